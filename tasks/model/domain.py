@@ -1,0 +1,172 @@
+"""A VM as libvirt shows it: its state on one host, and what its definition names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DomainState(StrEnum):
+    """libvirt's virDomainState."""
+
+    NOSTATE = "nostate"
+    RUNNING = "running"
+    BLOCKED = "blocked"
+    PAUSED = "paused"
+    SHUTDOWN = "shutdown"
+    SHUTOFF = "shutoff"
+    CRASHED = "crashed"
+    PMSUSPENDED = "pmsuspended"
+
+
+ACTIVE_STATES = frozenset(
+    {
+        DomainState.RUNNING,
+        DomainState.BLOCKED,
+        DomainState.PAUSED,
+        DomainState.SHUTDOWN,
+        DomainState.PMSUSPENDED,
+        DomainState.NOSTATE,
+    }
+)
+"""States in which a hypervisor process exists (crashed may or may not have one: ``DomainView.active`` says)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """vmferry's mark in a domain's metadata: which migration made or touched it."""
+
+    id: str
+    attempt: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStats:
+    """libvirt's statistics of a job on a domain (virDomainGetJobStats); sizes in bytes, times in milliseconds."""
+
+    active: bool
+    """A job is running now."""
+    is_migration: bool
+    """It is an outgoing migration."""
+    elapsed_ms: int = 0
+    memory_total: int = 0
+    memory_processed: int = 0
+    memory_remaining: int = 0
+    memory_bps: int = 0
+    """Bytes per second."""
+    memory_iteration: int = 0
+    memory_dirty_rate: int = 0
+    """Pages per second."""
+    memory_page_size: int = 4096
+    memory_postcopy_requests: int = 0
+    disk_total: int = 0
+    disk_processed: int = 0
+    disk_remaining: int = 0
+    disk_bps: int = 0
+    downtime_ms: int | None = None
+
+
+NO_JOB = JobStats(active=False, is_migration=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainView:
+    """One domain on one host at one moment."""
+
+    host: str
+    name: str
+    uuid: str
+    state: DomainState
+    reason: int
+    """libvirt's reason of the state (for example SHUTOFF/MIGRATED is 4, PAUSED/MIGRATION is 2)."""
+    active: bool
+    """A hypervisor process exists (virDomainIsActive)."""
+    persistent: bool
+    autostart: bool
+    managed_save: bool
+    memory_kib: int
+    vcpus: int
+    mark: Mark | None = None
+    """Read from the inactive definition when persistent, else from the live one."""
+    job: JobStats = NO_JOB
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk, CD-ROM or floppy of a definition."""
+
+    target: str
+    """Guest-side name, for example ``vda``."""
+    device: str
+    """disk, cdrom, floppy or lun."""
+    type: str
+    """libvirt's source type: file, block, network, volume, dir, nvme, vhostuser, …"""
+    source: str | None
+    """Path, ``pool/volume``, or ``protocol:name``; None when there is no medium."""
+    driver_format: str | None = None
+    cache: str | None = None
+    readonly: bool = False
+    shareable: bool = False
+    transient: bool = False
+    startup_policy: str | None = None
+    backing: tuple[str, ...] = ()
+    """Paths of the backing chain named in the XML, top first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network card."""
+
+    type: str
+    source: str | None
+    """Name of the network, bridge or device."""
+    mac: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graphics:
+    """A display server."""
+
+    type: str
+    listen: str | None = None
+    socket: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Something of the host that a definition names (what ``vmferry inspect`` prints)."""
+
+    kind: str
+    value: str
+    xpath: str
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """What a definition says, parsed once; nothing in here is a secret."""
+
+    name: str
+    uuid: str | None
+    virt_type: str
+    """kvm, qemu, …"""
+    memory_kib: int
+    vcpus: int
+    machine: str | None
+    arch: str | None
+    emulator: str | None
+    cpu_mode: str | None
+    nvram: str | None = None
+    loader: str | None = None
+    disks: tuple[Disk, ...] = ()
+    interfaces: tuple[Interface, ...] = ()
+    graphics: tuple[Graphics, ...] = ()
+    tpm: bool = False
+    """An emulated TPM keeps state on the host."""
+    hostdevs: tuple[str, ...] = ()
+    """Type of each host device passed through."""
+    console_paths: tuple[str, ...] = ()
+    """Files that serial ports, consoles and channels write to."""
+    resources: tuple[Resource, ...] = ()

@@ -1,0 +1,32 @@
+"""What preflight has to say."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Severity(StrEnum):
+    """How much a finding weighs."""
+
+    BLOCKER = "blocker"
+    """The migration is refused."""
+    WARNING = "warning"
+    """Goes on; an operator should know."""
+    INFO = "info"
+    """Worth a line in the plan."""
+
+
+class Finding(BaseModel):
+    """One result of one preflight rule."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    """Stable, upper case, for example ``DESTINATION_HAS_SAME_NAME``."""
+    severity: Severity
+    message: str
+    """One sentence with the facts in it."""
+    hint: str = ""
+    """What to type or to change."""

@@ -1,0 +1,69 @@
+"""A host as libvirt shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A storage pool."""
+
+    name: str
+    type: str
+    active: bool
+    target: str | None
+    """Directory in which its volumes appear."""
+    source: str = ""
+    """For network pools ``host:directory``; the same on two hosts when it is the same export."""
+    capacity_bytes: int = 0
+    available_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A libvirt network."""
+
+    name: str
+    active: bool
+    bridge: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What preflight needs to know about one host, read in one look."""
+
+    name: str
+    """Inventory name."""
+    hostname: str
+    uuid: str
+    libvirt_version: int
+    """major * 1,000,000 + minor * 1,000 + release."""
+    hypervisor_version: int
+    arch: str
+    cpus: int
+    memory_total_kib: int
+    memory_free_kib: int
+    """What a new guest could take: free plus reclaimable."""
+    pools: tuple[Pool, ...] = ()
+    networks: tuple[Network, ...] = ()
+    interfaces: frozenset[str] = frozenset()
+    """Names of host interfaces and bridges, as far as libvirt shows them; empty when it cannot."""
+    machines: frozenset[str] = frozenset()
+    """Machine types that the emulator offers, for the domain's architecture and type."""
+    virt_types: frozenset[str] = frozenset()
+    emulators: frozenset[str] = frozenset()
+    cpu_xml: str = ""
+    """Host CPU element of the capabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """One row of ``vmferry hosts``."""
+
+    name: str
+    reachable: bool
+    error: str = ""
+    facts: HostFacts | None = None
+    running_vms: int = 0
+    defined_vms: int = 0

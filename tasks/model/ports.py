@@ -1,0 +1,89 @@
+"""What the steps need from the outside, as Protocols: the real adapters and the fakes pass the same contract tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tasks.model.domain import DomainView, JobStats, Mark
+from tasks.model.host import HostFacts
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOrder:
+    """Everything a live transfer is told; the adapter turns it into libvirt's flags and typed parameters."""
+
+    uuid: str
+    source: str
+    destination: str
+    destination_xml: str
+    persistent_xml: str
+    bandwidth_mib_s: int = 0
+    """0: no limit."""
+    max_downtime_ms: int = 0
+    """0: QEMU's default."""
+    auto_converge: bool = False
+    paused: bool = False
+    """Keep the guest paused on the destination."""
+
+
+class Hypervisor(Protocol):
+    """Named calls on the inventory's hosts. ``host`` is always an inventory name.
+
+    Every call raises ``HostUnreachable`` when there is no connection within the connect timeout, and otherwise one of
+    the other ``HypervisorError`` classes. Domains are named by UUID wherever something is changed.
+    """
+
+    def find_domain(self, host: str, vm: str) -> DomainView | None:
+        """Look a domain up by UUID or by name; None when the host does not have it. Includes job statistics."""
+
+    def list_domains(self, host: str) -> Sequence[DomainView]:
+        """All domains of a host, active or not (without marks and job statistics)."""
+
+    def fetch_facts(self, host: str, *, virt_type: str = "", arch: str = "", emulator: str = "") -> HostFacts:
+        """One look at a host; machines are those of the given type, architecture and emulator."""
+
+    def fetch_xml(
+        self, host: str, uuid: str, *, inactive: bool = False, secure: bool = False, migratable: bool = False
+    ) -> str:
+        """The domain's XML. ``secure`` includes passwords: never store or log what it returns."""
+
+    def file_exists(self, host: str, path: str) -> bool | None:
+        """Whether libvirt shows the file as a volume of an active pool; None when no pool covers its directory."""
+
+    def fetch_job(self, host: str, uuid: str) -> JobStats:
+        """Statistics of the running job, ``NO_JOB`` when there is none or no such domain."""
+
+    def fetch_completed_job(self, host: str, uuid: str) -> JobStats | None:
+        """Statistics of the last finished job, kept for the next reader; None when libvirt has none."""
+
+    def set_autostart(self, host: str, uuid: str, *, enabled: bool) -> None:
+        """Set whether the host starts the domain at boot."""
+
+    def write_mark(self, host: str, uuid: str, mark: Mark) -> None:
+        """Write vmferry's mark into the domain's metadata, live and persistent as far as it is either."""
+
+    def remove_mark(self, host: str, uuid: str) -> None:
+        """Remove the mark; no error when there is none."""
+
+    def define(self, host: str, xml: str) -> None:
+        """Define a domain. Never overwrites: raises ``OperatorMustFix`` (``DOMAIN_EXISTS``) when the name or UUID is
+        taken by a domain that does not bear the mark in ``xml``."""
+
+    def undefine(self, host: str, uuid: str) -> None:
+        """Remove an inactive definition, keeping its disks and NVRAM; refuses (``DOMAIN_ACTIVE``) when it is active.
+        No error when there is none."""
+
+    def transfer(self, order: TransferOrder) -> None:
+        """Migrate live, peer to peer; blocks until libvirt's call returns, on a connection of its own. The call's
+        outcome is never the migration's: read both hosts."""
+
+    def abort_job(self, host: str, uuid: str) -> None:
+        """Abort the running migration job on the source; no error when there is none."""
+
+    def resume(self, host: str, uuid: str) -> None:
+        """Let a paused domain run."""
+
+    def close(self) -> None:
+        """Close all connections."""

@@ -1,0 +1,91 @@
+"""What a caller asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from tasks.model.errors import InvalidRequest
+
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+class Method(StrEnum):
+    """How the VM goes."""
+
+    LIVE = "live"
+    SUSPEND = "suspend"
+    SAVED = "saved"
+    OFFLINE = "offline"
+
+
+class Storage(StrEnum):
+    """How its disks go."""
+
+    SHARED = "shared"
+    COPY = "copy"
+    INCREMENTAL = "incremental"
+
+
+AUTO = "auto"
+
+# libvirt forbids '/' in names; leading '-' and control characters would only ever be a mistake or an attack.
+VmName = Annotated[
+    str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/\-][^\x00-\x1f\x7f/]*$")
+]
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+PolicyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Label = Annotated[str, StringConstraints(max_length=255)]
+
+
+class MigrationRequest(BaseModel):
+    """One VM to be moved; exactly what the caller sent, normalised, before anything is resolved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    vm: VmName
+    """Name or UUID of the VM."""
+    destination: HostName
+    """Inventory name of the host it shall run on."""
+    source: HostName | None = None
+    """Inventory name of the host it runs on now; found by looking when absent."""
+    method: Annotated[str, StringConstraints(pattern="^(auto|live|suspend|saved|offline)$")] = AUTO
+    storage: Annotated[str, StringConstraints(pattern="^(auto|shared|copy|incremental)$")] = AUTO
+    policy: PolicyName = "default"
+    labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
+    """Free text for the caller's own use, returned in the record."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the normalised request: the same for the same request, whatever the order of its keys."""
+        ordered = self.model_copy(update={"labels": dict(sorted(self.labels.items()))})
+        return hashlib.sha256(ordered.model_dump_json(round_trip=True).encode()).hexdigest()
+
+
+def parse_request(values: dict[str, Any]) -> MigrationRequest:
+    """Check a caller's arguments.
+
+    Raises:
+        InvalidRequest: code ``INVALID_REQUEST``; the message names every offending argument.
+    """
+    try:
+        return MigrationRequest.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors(include_url=False)
+        )
+        raise InvalidRequest("INVALID_REQUEST", problems, "see the arguments of tasks.migrate in the README") from None
+
+
+def parse_id(value: object) -> str:
+    """Check a migration id.
+
+    Raises:
+        InvalidRequest: code ``INVALID_ID``.
+    """
+    if isinstance(value, str) and re.fullmatch(ID_PATTERN, value):
+        return value
+    raise InvalidRequest("INVALID_ID", f"{value!r:.80} is not a migration id", "ids are 1 to 64 of A-Z a-z 0-9 _ -")
