@@ -1,7 +1,7 @@
 """Settings: one TOML file, every value overridable from the environment; refused at start when anything is wrong.
 
-The file is ``$VMFERRY_CONFIG``, else ``./vmferry.toml``, else ``/etc/vmferry/vmferry.toml``. A value ``a.b`` of the file
-is ``VMFERRY_A__B`` in the environment. Unknown keys are errors, so that a typing mistake never silently means "default".
+The file is ``$VMFERRY_CONFIG``, else ``./vmferry.toml``, else ``/etc/vmferry/vmferry.toml``. A value ``a.b`` of it
+is ``VMFERRY_A__B`` in the environment. Unknown keys are errors: a typing mistake never silently means "default".
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     broker_url: str = "redis://127.0.0.1:6379/0"
-    """Redis as broker: redis://, rediss://, sentinel://, or a unix socket as redis+socket:///path. Use a db of its own."""
+    """Redis as broker: redis://, rediss://, sentinel://, or redis+socket:///path. Use a db of its own."""
     result_backend: str = ""
     """Redis as Celery's result store; the broker's when empty."""
     record_url: str = ""
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature

@@ -66,17 +66,17 @@ class OutcomeUnknown(HypervisorError):
 # (code, message), so that a plain client without vmferry installed receives them intact.
 
 
-class MigrationFailed(Exception):  # noqa: N818 - the public contract names it
+class MigrationFailed(Exception):
     """The migration failed and was rolled back: the VM is where it was."""
 
 
-class MigrationRefused(Exception):  # noqa: N818 - the public contract names it
+class MigrationRefused(Exception):
     """Preflight refused the migration: nothing was changed."""
 
 
-class MigrationCancelled(Exception):  # noqa: N818 - the public contract names it
+class MigrationCancelled(Exception):
     """The migration was cancelled and rolled back: the VM is where it was."""
 
 
-class NeedsAttention(Exception):  # noqa: N818 - the public contract names it
+class NeedsAttention(Exception):
     """The migration could not be settled automatically: an operator must look at both hosts."""
