@@ -1,0 +1,343 @@
+"""Run records in Redis: every change is one Lua call that compares before it sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+import redis
+
+from tasks.model.errors import StaleOwner, StoreUnavailable, UnknownMigration, VmferryError
+from tasks.model.run import SCHEMA_VERSION, Control, RunRecord, State, StepName, check_transition
+
+PREFIX = "vmferry:"
+_CONTROL = frozenset(Control.model_fields)
+Guard = Literal["rev", "fence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a submitted record."""
+
+    verdict: Literal["created", "same", "conflict"]
+    record: RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a migration must acquire before it starts: named token sets with their sizes, and the VM's lock."""
+
+    tokens: Mapping[str, int]
+    lock: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether all tokens were taken; if not, which one was missing and who holds it."""
+
+    record: RunRecord
+    admitted: bool
+    missing: str = ""
+    holder: str = ""
+
+
+def _script(name: str) -> str:
+    return files("tasks.store").joinpath(name).read_text(encoding="utf-8")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Redis's errors as ours.
+
+    Raises:
+        StoreUnavailable: ``REDIS_AUTH_FAILED`` or ``REDIS_UNREACHABLE``.
+    """
+    try:
+        yield
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise StoreUnavailable(
+            "REDIS_AUTH_FAILED", f"Redis refuses the credentials: {error}", "check broker_url"
+        ) from None
+    except redis.RedisError as error:
+        if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
+            raise StoreUnavailable(
+                "REDIS_AUTH_FAILED", f"Redis refuses the credentials: {error}", "check broker_url"
+            ) from None
+        raise StoreUnavailable(
+            "REDIS_UNREACHABLE", f"Redis does not answer: {error}", "is it running? check broker_url"
+        ) from None
+
+
+class RunStore:
+    """All run records of one Redis database.
+
+    Every method raises ``StoreUnavailable`` when Redis does not answer within its time-outs.
+    """
+
+    def __init__(self, client: redis.Redis, *, retention_s: int) -> None:
+        self._redis = client
+        self._retention_s = retention_s
+        self._submit = client.register_script(_script("submit.lua"))
+        self._write = client.register_script(_script("write.lua"))
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Redis TIME, seconds since the epoch: the only clock that leases and timers know."""
+        with translated():
+            seconds, micros = self._redis.time()
+        return float(seconds) + float(micros) / 1e6
+
+    def load(self, run_id: str) -> RunRecord:
+        """The record.
+
+        Raises:
+            UnknownMigration: ``UNKNOWN_ID``.
+        """
+        with translated():
+            fields: dict[str, str] = self._redis.hgetall(f"{PREFIX}run:{run_id}")  # type: ignore[assignment]
+        return _parse(run_id, fields)
+
+    def find(self, run_id: str) -> RunRecord | None:
+        """The record, or None."""
+        try:
+            return self.load(run_id)
+        except UnknownMigration:
+            return None
+
+    def list_runs(self, *, limit: int = 1000) -> list[RunRecord]:
+        """The newest records first; expired and newer ones are left out."""
+        return self._load_many(self._ids("runs", limit))
+
+    def queued(self, *, limit: int = 500) -> list[RunRecord]:
+        """Waiting records, oldest first."""
+        with translated():
+            ids: list[str] = self._redis.zrange(f"{PREFIX}queued", 0, limit - 1)  # type: ignore[assignment]
+        return [r for r in self._load_many(ids) if r.state is State.QUEUED]
+
+    def due(self) -> list[RunRecord]:
+        """Records whose lease or hand-over deadline has passed."""
+        now = self.now()
+        with translated():
+            ids: list[str] = self._redis.zrangebyscore(f"{PREFIX}deadlines", "-inf", now)  # type: ignore[assignment]
+        return self._load_many(ids)
+
+    def recently_finished(self, window_s: float) -> list[RunRecord]:
+        """Records that finished within the last ``window_s`` seconds."""
+        now = self.now()
+        with translated():
+            ids: list[str] = self._redis.zrangebyscore(f"{PREFIX}finished", now - window_s, "+inf")  # type: ignore[assignment]
+        return self._load_many(ids)
+
+    def tokens_in_use(self, names: list[str]) -> dict[str, int]:
+        """How many migrations hold each token set."""
+        with translated():
+            return {name: int(self._redis.scard(f"{PREFIX}tokens:{name}")) for name in names}
+
+    def _ids(self, index: str, limit: int) -> list[str]:
+        with translated():
+            ids: list[str] = self._redis.zrevrange(f"{PREFIX}{index}", 0, limit - 1)  # type: ignore[assignment]
+        return ids
+
+    def _load_many(self, ids: list[str]) -> list[RunRecord]:
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for run_id in ids:
+                pipe.hgetall(f"{PREFIX}run:{run_id}")
+            rows = pipe.execute()
+        found = []
+        for run_id, fields in zip(ids, rows, strict=True):
+            if fields and int(fields["schema"]) <= SCHEMA_VERSION:
+                found.append(_parse(run_id, fields))
+        return found
+
+    # -- submission ---------------------------------------------------------------------------------------------
+
+    def submit(self, record: RunRecord, *, waiter: str = "") -> Submission:
+        """Create the record unless its id is taken; ``waiter`` is a Celery result id to be settled with it."""
+        with translated():
+            verdict, _ = self._submit(
+                args=[PREFIX, record.id, record.fingerprint, _body(record), SCHEMA_VERSION, waiter]
+            )
+        return Submission(verdict, self.load(record.id))
+
+    def waiters(self, run_id: str) -> set[str]:
+        """Result ids other than its own that are settled with this migration."""
+        with translated():
+            return set(self._redis.smembers(f"{PREFIX}waiters:{run_id}"))  # type: ignore[arg-type]
+
+    # -- ownership ----------------------------------------------------------------------------------------------
+
+    def claim(self, run_id: str, *, attempt: int, step: StepName, owner: str, lease_s: float) -> RunRecord | None:
+        """Take the lease on a step whose turn it is; None when it is not its turn or somebody else works on it."""
+        order = {"guard": {"attempt": attempt, "step": step.value}, "claim": owner, "deadline_in": lease_s}
+        verdict, _, fields = self._run(run_id, order)
+        return _parse(run_id, fields) if verdict == "ok" else None
+
+    def renew(self, record: RunRecord, lease_s: float) -> bool:
+        """Extend the lease; returns whether cancelling was asked for.
+
+        Raises:
+            StaleOwner: somebody else owns the migration by now.
+        """
+        order = {"guard": _guard(record, "fence"), "deadline_in": lease_s}
+        verdict, detail, fields = self._run(record.id, order)
+        if verdict != "ok":
+            raise StaleOwner("STALE_OWNER", f"{record.id}: the lease is gone ({verdict} {detail})")
+        return fields["cancel_requested"] == "1"
+
+    # -- the one function that changes records --------------------------------------------------------------------
+
+    def commit(
+        self,
+        before: RunRecord,
+        after: RunRecord,
+        *,
+        guard: Guard,
+        deadline_in: float | None = None,
+        resend_in: float | None = None,
+        release: Literal["tokens", "all"] | None = None,
+    ) -> RunRecord:
+        """Write ``after`` if the record is still what ``before`` says (by revision, or by fence and owner).
+
+        Keeps the queue, the index of finished records and the retention in step with the state.
+
+        Raises:
+            StaleOwner: it is not; nothing was written, and the caller must stop.
+            VmferryError: ``ILLEGAL_TRANSITION``.
+        """
+        order: dict[str, Any] = {"guard": _guard(before, guard), "set": _control(after), "body": _body(after)}
+        order |= {"deadline_in": deadline_in, "resend_in": resend_in, "release": release}
+        if after.state is not before.state:
+            check_transition(before.state, after.state)
+            order |= self._consequences(before, after)
+        verdict, detail, fields = self._run(before.id, {k: v for k, v in order.items() if v is not None})
+        if verdict != "ok":
+            raise StaleOwner("STALE_OWNER", f"{before.id}: the record moved on ({verdict} {detail})")
+        return _parse(before.id, fields)
+
+    def _consequences(self, before: RunRecord, after: RunRecord) -> dict[str, Any]:
+        order: dict[str, Any] = {}
+        if State.QUEUED in (before.state, after.state):
+            order["queue"] = after.state is State.QUEUED
+        if after.is_terminal:
+            order["finish"] = 0 if after.state is State.NEEDS_ATTENTION else self._retention_s
+        if before.is_terminal:
+            order["reopen"] = True
+            order["set"] = _control(after) | {"cancel_requested": 0}
+        return order
+
+    def admit(self, before: RunRecord, after: RunRecord, limits: Limits, *, deadline_in: float) -> Admission:
+        """Take all tokens and the VM's lock and write ``after``, or do nothing at all.
+
+        Raises:
+            StaleOwner: the record is no longer what ``before`` says.
+        """
+        check_transition(before.state, after.state)
+        acquire = {"tokens": dict(limits.tokens), "lock": limits.lock}
+        order: dict[str, Any] = {"guard": _guard(before, "rev"), "set": _control(after), "body": _body(after)}
+        order |= {"acquire": acquire, "queue": False, "deadline_in": deadline_in, "resend_in": deadline_in}
+        verdict, detail, fields = self._run(before.id, order)
+        if verdict == "ok":
+            return Admission(_parse(before.id, fields), admitted=True)
+        if verdict in ("full", "locked"):
+            return Admission(before, admitted=False, missing=verdict, holder=detail)
+        raise StaleOwner("STALE_OWNER", f"{before.id}: the record moved on ({verdict} {detail})")
+
+    def request_cancel(self, record: RunRecord) -> RunRecord:
+        """Set ``cancel_requested`` if the record has not changed its state since it was read.
+
+        Raises:
+            StaleOwner: it has; read it again.
+        """
+        order = {"guard": {"state": record.state.value, "attempt": record.attempt}, "set": {"cancel_requested": 1}}
+        verdict, detail, fields = self._run(record.id, order)
+        if verdict != "ok":
+            raise StaleOwner("STALE_OWNER", f"{record.id}: the record moved on ({verdict} {detail})")
+        return _parse(record.id, fields)
+
+    # -- results and retention --------------------------------------------------------------------------------------
+
+    def unpublished(self) -> list[RunRecord]:
+        """Finished records whose Celery result is not known to be stored."""
+        with translated():
+            ids: set[str] = self._redis.smembers(f"{PREFIX}unpublished")  # type: ignore[assignment]
+        return self._load_many(sorted(ids))
+
+    def mark_published(self, run_id: str) -> None:
+        """The Celery results of this migration are stored."""
+        with translated():
+            self._redis.srem(f"{PREFIX}unpublished", run_id)
+
+    def prune(self, *, before: float) -> list[str]:
+        """Forget records that finished before a moment (Redis TIME); returns their ids. Never those in
+        needs_attention, and never one that is not finished."""
+        with translated():
+            ids: list[str] = self._redis.zrangebyscore(f"{PREFIX}finished", "-inf", before)  # type: ignore[assignment]
+        gone = []
+        for run_id in ids:
+            record = self.find(run_id)
+            if record is not None and (not record.is_terminal or record.state is State.NEEDS_ATTENTION):
+                continue
+            self._forget(run_id)
+            gone.append(run_id)
+        return gone
+
+    def _forget(self, run_id: str) -> None:
+        with translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.delete(f"{PREFIX}run:{run_id}", f"{PREFIX}waiters:{run_id}")
+            for index in ("runs", "finished", "deadlines", "queued"):
+                pipe.zrem(f"{PREFIX}{index}", run_id)
+            pipe.srem(f"{PREFIX}unpublished", run_id)
+            pipe.execute()
+
+    def ping(self) -> None:
+        """Raise ``StoreUnavailable`` unless Redis answers."""
+        with translated():
+            self._redis.ping()
+
+    def _run(self, run_id: str, order: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
+        order["schema"] = SCHEMA_VERSION
+        with translated():
+            verdict, detail, _, flat = self._write(args=[PREFIX, run_id, json.dumps(order)])
+        return verdict, detail, dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _guard(record: RunRecord, guard: Guard) -> dict[str, object]:
+    if guard == "rev":
+        return {"rev": record.rev}
+    return {"fence": record.fence, "owner": record.owner, "attempt": record.attempt}
+
+
+def _control(record: RunRecord) -> dict[str, object]:
+    """What ``commit`` may set; fence, deadlines and cancel_requested have operations of their own."""
+    step = record.step.value if record.step else ""
+    return {
+        "state": record.state.value,
+        "attempt": record.attempt,
+        "step": step,
+        "owner": record.owner,
+        "send": record.send,
+    }
+
+
+def _body(record: RunRecord) -> str:
+    return record.model_dump_json(exclude=set(_CONTROL))
+
+
+def _parse(run_id: str, fields: Mapping[str, str]) -> RunRecord:
+    if not fields:
+        raise UnknownMigration("UNKNOWN_ID", f"no migration has the id {run_id}", "vmferry list shows all")
+    if int(fields["schema"]) > SCHEMA_VERSION:
+        raise VmferryError("RECORD_TOO_NEW", f"{run_id} was written by a newer vmferry", "upgrade this one")
+    values = json.loads(fields["body"])
+    values |= {name: fields[name] for name in _CONTROL if name not in ("step", "cancel_requested")}
+    values["step"] = fields["step"] or None
+    values["cancel_requested"] = fields["cancel_requested"] == "1"
+    values["submitted_at"] = float(fields["submitted_at"])
+    return RunRecord.model_validate(values)

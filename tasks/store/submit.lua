@@ -1,0 +1,24 @@
+-- Creates a run record unless its id is taken.
+-- ARGV: prefix, id, fingerprint, body, schema version, waiter (result id, may be empty)
+-- Returns {"created" | "same" | "conflict", now}
+local prefix, id, fingerprint, body, schema, waiter = unpack(ARGV)
+local key = prefix .. 'run:' .. id
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local stamp = string.format('%.6f', now)
+local known = redis.call('HGET', key, 'fingerprint')
+if known and known ~= fingerprint then
+  return {'conflict', stamp}
+end
+if waiter ~= '' then
+  redis.call('SADD', prefix .. 'waiters:' .. id, waiter)
+end
+if known then
+  return {'same', stamp}
+end
+redis.call('HSET', key, 'fingerprint', fingerprint, 'body', body, 'schema', schema, 'rev', 1, 'state', 'queued',
+  'attempt', 1, 'step', '', 'fence', 0, 'owner', '', 'deadline', 0, 'send', 0, 'resend_not_before', 0,
+  'cancel_requested', 0, 'tokens', '[]', 'lock', '', 'submitted_at', stamp)
+redis.call('ZADD', prefix .. 'runs', now, id)
+redis.call('ZADD', prefix .. 'queued', now, id)
+return {'created', stamp}

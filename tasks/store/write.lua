@@ -1,0 +1,123 @@
+-- The one write to an existing run record: compare, then set, then keep the indexes and tokens in step with it.
+-- ARGV: prefix, id, order (JSON):
+--   guard         {field: expected value}; every one must hold
+--   schema        newest schema version that the caller understands
+--   claim         owner: take the lease if nobody holds it; grows the fence
+--   set           {field: value}
+--   body          new body (JSON text)
+--   deadline_in   seconds from now until the lease or hand-over ends; 0: nobody has to act
+--   resend_in     seconds from now before which the chain is not sent again
+--   queue         true: (back) into the queue, false: out of it
+--   acquire       {tokens: {set name: limit}, lock: name}; all or none
+--   release       "tokens" | "all"
+--   finish        seconds for which the finished record is kept; 0: for ever
+--   reopen        true: a finished record becomes current again
+-- Returns {"ok" | reason, detail, now, flat hash}
+local prefix, id = ARGV[1], ARGV[2]
+local order = cjson.decode(ARGV[3])
+local key = prefix .. 'run:' .. id
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local stamp = string.format('%.6f', now)
+
+local function answer(verdict, detail)
+  return {verdict, detail or '', stamp, redis.call('HGETALL', key)}
+end
+
+if redis.call('EXISTS', key) == 0 then
+  return answer('unknown')
+end
+if tonumber(redis.call('HGET', key, 'schema')) > order.schema then
+  return answer('newer')
+end
+for field, expected in pairs(order.guard or {}) do
+  if redis.call('HGET', key, field) ~= tostring(expected) then
+    return answer('guard', field)
+  end
+end
+
+if order.claim then
+  local owner = redis.call('HGET', key, 'owner')
+  if owner ~= '' and tonumber(redis.call('HGET', key, 'deadline')) > now then
+    return answer('owned', owner)
+  end
+end
+
+if order.acquire then
+  local holder = redis.call('GET', prefix .. 'lock:' .. order.acquire.lock)
+  if holder and holder ~= id then
+    return answer('locked', holder)
+  end
+  for name, limit in pairs(order.acquire.tokens) do
+    local set = prefix .. 'tokens:' .. name
+    if redis.call('SISMEMBER', set, id) == 0 and redis.call('SCARD', set) >= limit then
+      return answer('full', name)
+    end
+  end
+  local names = {}
+  for name, _ in pairs(order.acquire.tokens) do
+    redis.call('SADD', prefix .. 'tokens:' .. name, id)
+    names[#names + 1] = name
+  end
+  redis.call('SET', prefix .. 'lock:' .. order.acquire.lock, id)
+  redis.call('HSET', key, 'tokens', cjson.encode(names), 'lock', order.acquire.lock)
+end
+
+if order.claim then
+  redis.call('HSET', key, 'owner', order.claim)
+  redis.call('HINCRBY', key, 'fence', 1)
+end
+for field, value in pairs(order.set or {}) do
+  redis.call('HSET', key, field, tostring(value))
+end
+if order.body then
+  redis.call('HSET', key, 'body', order.body)
+end
+if order.deadline_in then
+  if order.deadline_in > 0 then
+    local deadline = now + order.deadline_in
+    redis.call('HSET', key, 'deadline', string.format('%.6f', deadline))
+    redis.call('ZADD', prefix .. 'deadlines', deadline, id)
+  else
+    redis.call('HSET', key, 'deadline', 0)
+    redis.call('ZREM', prefix .. 'deadlines', id)
+  end
+end
+if order.resend_in then
+  redis.call('HSET', key, 'resend_not_before', string.format('%.6f', now + order.resend_in))
+end
+if order.queue == true then
+  redis.call('ZADD', prefix .. 'queued', now, id)
+elseif order.queue == false then
+  redis.call('ZREM', prefix .. 'queued', id)
+end
+if order.release then
+  local tokens = redis.call('HGET', key, 'tokens')
+  for name in string.gmatch(tokens, '"([^"]*)"') do
+    redis.call('SREM', prefix .. 'tokens:' .. name, id)
+  end
+  redis.call('HSET', key, 'tokens', '[]')
+  if order.release == 'all' then
+    local lock = redis.call('HGET', key, 'lock')
+    if lock ~= '' and redis.call('GET', prefix .. 'lock:' .. lock) == id then
+      redis.call('DEL', prefix .. 'lock:' .. lock)
+    end
+    redis.call('HSET', key, 'lock', '')
+  end
+end
+if order.finish then
+  redis.call('ZADD', prefix .. 'finished', now, id)
+  redis.call('SADD', prefix .. 'unpublished', id)
+  if order.finish > 0 then
+    redis.call('EXPIRE', key, order.finish)
+    redis.call('EXPIRE', prefix .. 'waiters:' .. id, order.finish)
+  end
+end
+if order.reopen then
+  redis.call('ZREM', prefix .. 'finished', id)
+  redis.call('SREM', prefix .. 'unpublished', id)
+  redis.call('PERSIST', key)
+  redis.call('PERSIST', prefix .. 'waiters:' .. id)
+end
+redis.call('HINCRBY', key, 'rev', 1)
+return answer('ok')
