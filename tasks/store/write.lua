@@ -38,7 +38,8 @@ end
 
 if order.claim then
   local owner = redis.call('HGET', key, 'owner')
-  if owner ~= '' and tonumber(redis.call('HGET', key, 'deadline')) > now then
+  -- The same owner again is a claim whose reply was lost.
+  if owner ~= '' and owner ~= order.claim and tonumber(redis.call('HGET', key, 'deadline')) > now then
     return answer('owned', owner)
   end
 end

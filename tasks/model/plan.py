@@ -1,0 +1,32 @@
+"""What ``vmferry plan`` says: what would be done, and whether it may be."""
+
+from __future__ import annotations
+
+from tasks.model.finding import Finding, Severity
+from tasks.model.request import Method, Storage
+from tasks.model.run import Frozen
+
+
+class Plan(Frozen):
+    """A dry run of one migration; making it changes nothing on any host."""
+
+    vm: str
+    uuid: str | None = None
+    source: str | None = None
+    destination: str
+    allowed: bool
+    method: Method | None = None
+    storage: Storage | None = None
+    reason: str = ""
+    """Why this method and storage."""
+    policy: str = "default"
+    findings: tuple[Finding, ...] = ()
+    steps: tuple[str, ...] = ()
+    """Names of the Celery tasks, in order."""
+    creates: tuple[str, ...] = ()
+    """What would be made on the hosts, in words for people."""
+
+
+def is_allowed(findings: tuple[Finding, ...]) -> bool:
+    """Whether no finding blocks."""
+    return not any(f.severity is Severity.BLOCKER for f in findings)

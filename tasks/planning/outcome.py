@@ -1,0 +1,112 @@
+"""Where is the VM? Decided from what both hosts show, never from an exception or a return code.
+
+Sources of the state reasons: libvirt's virDomainShutoffReason and virDomainPausedReason; the combinations were
+observed with libvirt 9.0, peer to peer, without UNDEFINE_SOURCE.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from tasks.model.domain import DomainState, DomainView
+from tasks.model.request import Method
+
+PAUSED_MIGRATION = 2
+"""VIR_DOMAIN_PAUSED_MIGRATION: paused for a migration, on either side."""
+PAUSED_STARTING_UP = 11
+PAUSED_POSTCOPY = 12
+PAUSED_POSTCOPY_FAILED = 13
+RUNNING_POSTCOPY = 10
+RUNNING_POSTCOPY_FAILED = 11
+SHUTOFF_MIGRATED = 4
+
+
+class Outcome(StrEnum):
+    """What both hosts together say."""
+
+    AT_SOURCE = "at_source"
+    """The VM is at the source as before, and nothing of it is active on the destination."""
+    SOURCE_PAUSED = "source_paused"
+    """Left paused at the source by a migration that is over; nothing active on the destination: it may be resumed."""
+    MOVED = "moved"
+    """The VM is on the destination and not active on the source."""
+    IN_PROGRESS = "in_progress"
+    """A migration job runs."""
+    UNSETTLED = "unsettled"
+    """Between two states that libvirt passes through at the switch-over: look again soon."""
+    BOTH_RUNNING = "both_running"
+    """The one thing that must never happen."""
+    NOWHERE = "nowhere"
+    """Neither host has it."""
+    UNCLEAR = "unclear"
+    """Shut off on both hosts, and nothing says which copy is the newer one."""
+
+
+def decide_outcome(method: Method, source: DomainView | None, destination: DomainView | None, run_id: str) -> Outcome:
+    """Decide where the VM of the migration ``run_id`` is."""
+    if source is None and destination is None:
+        return Outcome.NOWHERE
+    if method is Method.OFFLINE:
+        return _decide_offline(source, destination, run_id)
+    return _decide_live(source, destination, run_id)
+
+
+def _decide_offline(source: DomainView | None, destination: DomainView | None, run_id: str) -> Outcome:
+    if source is not None and source.active and destination is not None and destination.active:
+        return Outcome.BOTH_RUNNING
+    if destination is not None and destination.active:
+        return Outcome.MOVED
+    if source is not None:
+        return Outcome.AT_SOURCE
+    return Outcome.MOVED if is_ours(destination, run_id) else Outcome.UNCLEAR
+
+
+def _decide_live(source: DomainView | None, destination: DomainView | None, run_id: str) -> Outcome:
+    if source is not None and source.job.active and source.job.is_migration:
+        return Outcome.IN_PROGRESS
+    here = source if source is not None and source.active else None
+    there = destination if destination is not None and destination.active else None
+    if here is not None and there is not None:
+        return _both_active(here, there)
+    if here is not None:
+        return Outcome.SOURCE_PAUSED if paused_by_migration(here) else Outcome.AT_SOURCE
+    if there is not None:
+        return Outcome.UNSETTLED if paused_by_migration(there) else Outcome.MOVED
+    return _both_off(source, destination, run_id)
+
+
+def _both_active(source: DomainView, destination: DomainView) -> Outcome:
+    if source.state is DomainState.PAUSED and source.reason in (PAUSED_POSTCOPY, PAUSED_POSTCOPY_FAILED):
+        return Outcome.IN_PROGRESS
+    if paused_by_migration(source) or paused_by_migration(destination):
+        return Outcome.UNSETTLED
+    return Outcome.BOTH_RUNNING
+
+
+def _both_off(source: DomainView | None, destination: DomainView | None, run_id: str) -> Outcome:
+    """The guest was shut off before or after the switch-over."""
+    if destination is None:
+        return Outcome.UNCLEAR if source is not None and source.reason == SHUTOFF_MIGRATED else Outcome.AT_SOURCE
+    if not is_ours(destination, run_id):
+        return Outcome.UNCLEAR if source is None else Outcome.AT_SOURCE
+    if source is None or source.reason == SHUTOFF_MIGRATED:
+        return Outcome.MOVED
+    return Outcome.UNCLEAR
+
+
+def paused_by_migration(view: DomainView) -> bool:
+    """Paused by libvirt for a migration, not by a person."""
+    return view.state is DomainState.PAUSED and view.reason in (PAUSED_MIGRATION, PAUSED_STARTING_UP)
+
+
+def is_ours(view: DomainView | None, run_id: str) -> bool:
+    """Whether the domain bears this migration's mark."""
+    return view is not None and view.mark is not None and view.mark.id == run_id
+
+
+def describe(view: DomainView | None, host: str) -> str:
+    """What was seen on one host, for people."""
+    if view is None:
+        return f"{host}: not defined"
+    kept = "persistent" if view.persistent else "transient"
+    return f"{host}: {view.state.value} (reason {view.reason}), {kept}"

@@ -1,0 +1,49 @@
+"""Let go of the source: the one step after which there is no way back."""
+
+from __future__ import annotations
+
+from tasks.model.domain import DomainView
+from tasks.model.errors import OutcomeUnknown
+from tasks.model.run import State
+from tasks.planning.outcome import describe, is_ours
+from tasks.steps.run import StepRun
+from tasks.steps.verdict import Settle, Verdict
+
+
+def run(run: StepRun) -> Verdict:
+    """Undefine the source, restore autostart on the destination, remove the marks."""
+    run.interrupt_if_asked(cancellable=False)
+    source, destination = run.look()
+    _check_still_moved(run, source, destination)
+    if source is not None:
+        _undefine_source(run)
+    autostart = run.intent("source_autostart")
+    if autostart is not None and autostart.value == "1":
+        run.effect(
+            "destination_autostart",
+            run.destination,
+            "0",
+            lambda: run.hypervisor.set_autostart(run.destination, run.uuid, enabled=True),
+        )
+    run.lease.check()
+    run.hypervisor.remove_mark(run.destination, run.uuid)
+    return Settle(State.SUCCEEDED)
+
+
+def _check_still_moved(run: StepRun, source: DomainView | None, destination: DomainView | None) -> None:
+    """A fresh look right before the irreversible effect; the mark may be gone when an earlier owner got that far."""
+    undefined = run.intent("source_undefine")
+    if source is None and destination is not None and (undefined is not None or is_ours(destination, run.record.id)):
+        return
+    if destination is not None and source is not None and not source.active and is_ours(destination, run.record.id):
+        return
+    seen = f"{describe(source, run.source)}; {describe(destination, run.destination)}"
+    raise OutcomeUnknown("VERIFY_FAILED", f"the VM changed after it was verified: {seen}", "look at both hosts")
+
+
+def _undefine_source(run: StepRun) -> None:
+    run.effect("source_undefine", run.source, "", lambda: run.hypervisor.undefine(run.source, run.uuid))
+    left = run.hypervisor.find_domain(run.source, run.uuid)
+    if left is not None and left.active:
+        message = f"the VM was started on {run.source} while its definition was being removed"
+        raise OutcomeUnknown("VM_STARTED", message, "look at both hosts")

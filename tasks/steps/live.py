@@ -1,0 +1,204 @@
+"""A live transfer: libvirt's one blocking call in a thread of its own, and the observer that reads its statistics.
+
+The call sits in a daemon thread so that a worker told to stop can leave: the transfer is peer to peer and goes on
+without it. What the call returns is only a reason to look; where the VM is, both hosts say.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+from tasks.model.domain import JobStats, Mark
+from tasks.model.errors import HypervisorError, RetryLater
+from tasks.model.ports import Hypervisor, TransferOrder
+from tasks.model.run import Channel, ErrorInfo, JournalEntry, Progress
+from tasks.planning.destination_xml import build_destination_xml
+from tasks.planning.outcome import Outcome
+from tasks.steps.run import StepRun
+
+log = logging.getLogger(__name__)
+
+SETTLING = frozenset({Outcome.IN_PROGRESS, Outcome.UNSETTLED})
+
+
+@dataclass
+class Call:
+    """The blocking call, and what it said when it came back."""
+
+    hypervisor: Hypervisor
+    order: TransferOrder
+    returned: threading.Event = field(default_factory=threading.Event)
+    error: HypervisorError | None = None
+
+    def start(self) -> None:
+        """Run it in a daemon thread."""
+        threading.Thread(target=self._run, name=f"transfer-{self.order.uuid}", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.hypervisor.transfer(self.order)
+        except HypervisorError as error:
+            self.error = error
+        except Exception:
+            log.exception("the transfer call of %s ended in a way it must not", self.order.uuid)
+        finally:
+            self.returned.set()
+
+
+def start_and_watch(run: StepRun) -> Outcome:
+    """Start the transfer and observe it to its end."""
+    run.interrupt_if_asked()
+    call = Call(run.hypervisor, _order(run))
+    entry = JournalEntry(kind="transfer", host=run.destination, at=run.store.now())
+    running = f"running instance of {run.record.vm} on {run.destination}"
+    # The intent, before the irreversible effect; the lease is checked after this write, as it may have taken long.
+    run.save(journal=(*run.record.journal, entry), created=(*run.record.created, running), error=None)
+    run.interrupt_if_asked()
+    call.start()
+    return watch(run, call)
+
+
+def watch(run: StepRun, call: Call | None = None, *, cancellable: bool = True) -> Outcome:
+    """Observe until both hosts show an outcome. Without ``call`` the transfer was started by another worker."""
+    observer = _Observer(run, call)
+    while True:
+        ended = observer.wait()
+        run.interrupt_if_asked(cancellable=cancellable)
+        outcome = observer.look(ended=ended)
+        if outcome is not None:
+            return outcome
+
+
+def _order(run: StepRun) -> TransferOrder:
+    """Read the definition again, with its passwords, right where it is used; it is never stored."""
+    hypervisor, mark = run.hypervisor, Mark(run.record.id, run.record.attempt, run.record.fence)
+    view = hypervisor.find_domain(run.source, run.uuid)
+    live = hypervisor.fetch_xml(run.source, run.uuid, secure=True, migratable=True)
+    persistent = view is None or view.persistent
+    inactive = hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True) if persistent else live
+    facts = {"source": hypervisor.fetch_facts(run.source), "destination": hypervisor.fetch_facts(run.destination)}
+    return TransferOrder(
+        uuid=run.uuid,
+        source=run.source,
+        destination=run.destination,
+        destination_xml=build_destination_xml(live, mark=mark, **facts),
+        persistent_xml=build_destination_xml(inactive, mark=mark, **facts),
+        bandwidth_mib_s=run.policy.bandwidth_mib_s,
+        max_downtime_ms=run.policy.max_downtime_ms,
+        auto_converge=run.policy.auto_converge,
+    )
+
+
+class _Observer:
+    """Reads statistics into the record, notices stalls and time-outs, and decides when the transfer is over."""
+
+    def __init__(self, run: StepRun, call: Call | None) -> None:
+        self._run = run
+        self._call = call
+        self._started = self._moved_on = time.monotonic()
+        self._last = JobStats(active=False, is_migration=False)
+        self._settling_since: float | None = None
+        self._downtime_set = False
+
+    def wait(self) -> bool:
+        """Sleep for one period, or until the call returns; tells whether it has."""
+        period = self._run.limits.progress_period_s
+        if self._call is None:
+            self._run.stopping.wait(period)
+            return False
+        if self._call.returned.is_set():
+            self._run.stopping.wait(0.05)  # the call is over: only the hosts' last changes of state are awaited
+            return True
+        return self._call.returned.wait(period if self._downtime_set else 0.05)
+
+    def look(self, *, ended: bool) -> Outcome | None:
+        """The outcome, or None while it is open. A host that does not answer leaves it open."""
+        try:
+            if not ended:
+                job = self._run.hypervisor.fetch_job(self._run.source, self._run.uuid)
+                if job.active and job.is_migration:
+                    self._note(job)
+                    return None
+                if self._call is not None:
+                    return None  # not begun yet, or at its very end: the call itself will say
+            outcome = self._run.outcome()
+        except RetryLater as error:
+            self._put_off(f"cannot look: {error.message}")
+            return None
+        return self._settle(outcome)
+
+    def _settle(self, outcome: Outcome) -> Outcome | None:
+        if outcome in SETTLING:
+            self._settling_since = self._settling_since or time.monotonic()
+            if time.monotonic() - self._settling_since < self._run.limits.settle_timeout_s:
+                return None
+        self._note_end(outcome)
+        return outcome
+
+    def _note(self, job: JobStats) -> None:
+        run = self._run
+        if not self._downtime_set:
+            self._downtime_set = run.hypervisor.set_max_downtime(run.source, run.uuid, run.policy.max_downtime_ms)
+        if (job.memory_processed, job.disk_processed) != (self._last.memory_processed, self._last.disk_processed):
+            self._moved_on = time.monotonic()
+        self._last = job
+        stalled = time.monotonic() - self._moved_on > run.policy.stall_after_s
+        run.save(progress=progress_of(job), stalled=stalled, waiting_for=None)
+        limit = run.policy.completion_timeout_s
+        if limit and job.elapsed_ms > limit * 1000:
+            self._give_up(f"the transfer took longer than the policy's {limit:g} s")
+
+    def _give_up(self, message: str) -> None:
+        run = self._run
+        run.save(error=ErrorInfo(code="COMPLETION_TIMEOUT", message=message, hint="choose another policy and retry"))
+        run.lease.check()
+        run.hypervisor.abort_job(run.source, run.uuid)
+
+    def _put_off(self, why: str) -> None:
+        stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s
+        self._run.save(stalled=stalled, waiting_for=why)
+
+    def _note_end(self, outcome: Outcome) -> None:
+        run = self._run
+        changes: dict[str, object] = {"stalled": False, "waiting_for": None}
+        if outcome is Outcome.MOVED:
+            final = self._final_job()
+            if final is not None:
+                changes["progress"] = progress_of(final)
+        elif self._call is not None and self._call.error is not None and run.record.error is None:
+            error = self._call.error
+            changes["error"] = ErrorInfo(code=error.code, message=error.message, hint=error.hint)
+        run.save(**changes)
+
+    def _final_job(self) -> JobStats | None:
+        """libvirt's own account of the finished transfer; nice to have, never worth failing for."""
+        try:
+            return self._run.hypervisor.fetch_completed_job(self._run.destination, self._run.uuid)
+        except HypervisorError as error:
+            log.info("no statistics of the finished transfer: %s", error)
+            return None
+
+
+def progress_of(job: JobStats) -> Progress:
+    """libvirt's statistics as the record shows them."""
+    return Progress(
+        memory=Channel(
+            total_bytes=job.memory_total,
+            processed_bytes=job.memory_processed,
+            remaining_bytes=job.memory_remaining,
+            bytes_per_second=job.memory_bps,
+        ),
+        disk=Channel(
+            total_bytes=job.disk_total,
+            processed_bytes=job.disk_processed,
+            remaining_bytes=job.disk_remaining,
+            bytes_per_second=job.disk_bps,
+        ),
+        iteration=job.memory_iteration,
+        dirty_pages_per_second=job.memory_dirty_rate,
+        elapsed_ms=job.elapsed_ms,
+        downtime_ms=job.downtime_ms,
+    )

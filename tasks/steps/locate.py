@@ -1,0 +1,80 @@
+"""Find a VM by looking at the hosts, all at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tasks.model.domain import DomainView
+from tasks.model.errors import HypervisorError, InvalidRequest
+from tasks.model.ports import Hypervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """Where a VM of a name or UUID was seen, and which hosts could not be asked."""
+
+    views: tuple[DomainView, ...]
+    unreachable: tuple[str, ...]
+
+
+def look_everywhere(hypervisor: Hypervisor, hosts: Sequence[str], vm: str) -> Sightings:
+    """Ask all hosts for one VM."""
+
+    def ask(host: str) -> DomainView | HypervisorError | None:
+        try:
+            return hypervisor.find_domain(host, vm)
+        except HypervisorError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=min(16, max(1, len(hosts)))) as pool:
+        answers = list(zip(hosts, pool.map(ask, hosts), strict=True))
+    views = tuple(answer for _, answer in answers if isinstance(answer, DomainView))
+    failed = tuple(f"{host} ({answer.message})" for host, answer in answers if isinstance(answer, HypervisorError))
+    return Sightings(views, failed)
+
+
+def choose_source(sightings: Sightings, vm: str, source: str | None) -> DomainView:
+    """Decide which sighting is meant: the named source, else the only host, else the only one where it is active.
+
+    Raises:
+        InvalidRequest: ``VM_NOT_FOUND``, ``VM_NOT_ON_SOURCE``, ``SOURCE_UNREACHABLE``, ``VM_AMBIGUOUS``,
+            ``VM_RUNS_TWICE``.
+    """
+    views = sightings.views
+    if source is not None:
+        return _on_named_source(sightings, vm, source)
+    active = [v for v in views if v.active]
+    if len(active) > 1:
+        where = ", ".join(v.host for v in active)
+        raise InvalidRequest(
+            "VM_RUNS_TWICE", f"{vm} is active on {where}", "stop one of them by hand, after looking at both"
+        )
+    candidates = active or list(views)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        where = ", ".join(v.host for v in candidates)
+        raise InvalidRequest(
+            "VM_AMBIGUOUS", f"{vm} is defined, shut off, on {where}", "say which one is meant with --from"
+        )
+    if sightings.unreachable:
+        silent = ", ".join(sightings.unreachable)
+        message = f"{vm} is on none of the reachable hosts; not reachable: {silent}"
+        raise InvalidRequest("VM_NOT_FOUND", message, "vmferry hosts shows which hosts answer")
+    raise InvalidRequest("VM_NOT_FOUND", f"{vm} is on no host of the inventory", "vmferry vms shows all VMs")
+
+
+def _on_named_source(sightings: Sightings, vm: str, source: str) -> DomainView:
+    for view in sightings.views:
+        if view.host == source:
+            return view
+    silent = next((u for u in sightings.unreachable if u.split(" ", 1)[0] == source), None)
+    if silent is not None:
+        raise InvalidRequest(
+            "SOURCE_UNREACHABLE", f"the source cannot be asked: {silent}", "vmferry hosts shows which hosts answer"
+        )
+    elsewhere = ", ".join(v.host for v in sightings.views)
+    hint = f"it is on {elsewhere}" if elsewhere else "vmferry vms shows all VMs"
+    raise InvalidRequest("VM_NOT_ON_SOURCE", f"{source} has no VM {vm}", hint)

@@ -1,0 +1,30 @@
+"""Mark the source, and see to it that a VM that moves away does not come back by itself."""
+
+from __future__ import annotations
+
+from tasks.model.domain import Mark
+from tasks.model.errors import OperatorMustFix
+from tasks.steps.run import StepRun
+from tasks.steps.verdict import Next, Verdict
+
+
+def run(run: StepRun) -> Verdict:
+    """Write the mark and clear autostart on the source, each journaled before it happens."""
+    run.interrupt_if_asked()
+    view = run.hypervisor.find_domain(run.source, run.uuid)
+    if view is None:
+        raise OperatorMustFix(
+            "VM_VANISHED", f"{run.record.vm} is no longer on {run.source}", "vmferry vms shows where it is"
+        )
+    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
+    run.effect("source_mark", run.source, "", lambda: run.hypervisor.write_mark(run.source, run.uuid, mark))
+    run.interrupt_if_asked()
+    if view.persistent:
+        # A reboot of the source after the move, which is what emptying a host leads to, must not start a second copy.
+        run.effect(
+            "source_autostart",
+            run.source,
+            "1" if view.autostart else "0",
+            lambda: run.hypervisor.set_autostart(run.source, run.uuid, enabled=False),
+        )
+    return Next()

@@ -1,0 +1,156 @@
+"""Read both hosts, then undo in reverse order what the journal says was done; or go forward when the VM has moved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from tasks.model.domain import DomainView
+from tasks.model.errors import HypervisorError, RetryLater
+from tasks.model.run import ErrorInfo, JournalEntry, State
+from tasks.planning.outcome import Outcome, describe, is_ours
+from tasks.steps.live import SETTLING, watch
+from tasks.steps.run import StepRun
+from tasks.steps.verdict import Forward, Settle, Verdict
+
+log = logging.getLogger(__name__)
+
+NOT_FORWARD = frozenset({"VERIFY_FAILED", "VM_STARTED"})
+"""Errors of a VM that has moved and is not as it should be: going on would only remove the evidence."""
+
+
+def run(run: StepRun) -> Verdict:
+    """Decide from what both hosts show; nothing is ever guessed."""
+    run.interrupt_if_asked(cancellable=False)
+    if not run.record.journal:
+        return _settled(run)
+    outcome = run.outcome()
+    if outcome in SETTLING:
+        outcome = _stop_transfer(run)
+    if outcome is Outcome.SOURCE_PAUSED:
+        outcome = _resume_source(run)
+    if outcome is Outcome.AT_SOURCE:
+        return _undo_all(run)
+    if outcome is Outcome.MOVED and not _suspicious(run):
+        return Forward()
+    return _needs_attention(run, outcome)
+
+
+def _suspicious(run: StepRun) -> bool:
+    return run.record.error is not None and run.record.error.code in NOT_FORWARD
+
+
+def _stop_transfer(run: StepRun) -> Outcome:
+    """Abort the job, on the source only, and watch until both hosts show how it ended."""
+    if run.intent("transfer") is not None:
+        run.lease.check()
+        try:
+            run.hypervisor.abort_job(run.source, run.uuid)
+        except RetryLater as error:
+            log.info("abort not heard yet: %s", error)
+    return watch(run, cancellable=False)
+
+
+def _resume_source(run: StepRun) -> Outcome:
+    """The source was left paused by libvirt; both hosts were just read: the destination has nothing active."""
+    source, destination = run.look()
+    if destination is not None and destination.active:
+        return Outcome.UNCLEAR
+    if source is not None and source.active:
+        run.lease.check()
+        run.hypervisor.resume(run.source, run.uuid)
+    return run.outcome()
+
+
+def _undo_all(run: StepRun) -> Verdict:
+    """Every effect in reverse; a failed undo is logged and the rest go on."""
+    failures = []
+    for entry in reversed(run.record.journal):
+        if entry.undone:
+            continue
+        run.lease.check()
+        try:
+            UNDO[entry.kind](run, entry)
+        except RetryLater:
+            raise
+        except HypervisorError as error:
+            log.warning("could not undo %s on %s: %s", entry.kind, entry.host, error)
+            failures.append(f"{entry.kind} on {entry.host}: {error.message}")
+        else:
+            run.mark_undone(entry)
+    if failures:
+        message = f"the VM is on {run.source}, but not everything could be undone: {'; '.join(failures)}"
+        hint = f"remove what is left, then: vmferry retry {run.record.id}"
+        return Settle(State.NEEDS_ATTENTION, ErrorInfo(code="UNDO_FAILED", message=message, hint=hint))
+    return _settled(run)
+
+
+def _undo_definition(run: StepRun, entry: JournalEntry) -> None:
+    """Remove only what bears this migration's mark and is not active."""
+    view = run.hypervisor.find_domain(entry.host, run.uuid)
+    if view is not None and is_ours(view, run.record.id) and not view.active:
+        run.hypervisor.undefine(entry.host, run.uuid)
+
+
+def _undo_autostart(run: StepRun, entry: JournalEntry) -> None:
+    if entry.value == "1" and run.hypervisor.find_domain(entry.host, run.uuid) is not None:
+        run.hypervisor.set_autostart(entry.host, run.uuid, enabled=True)
+
+
+def _undo_mark(run: StepRun, entry: JournalEntry) -> None:
+    view = run.hypervisor.find_domain(entry.host, run.uuid)
+    if view is not None and is_ours(view, run.record.id):
+        run.hypervisor.remove_mark(entry.host, run.uuid)
+
+
+def _nothing(run: StepRun, entry: JournalEntry) -> None:
+    """The source definition is still there, or rollback would not have come here."""
+
+
+UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
+    "source_mark": _undo_mark,
+    "source_autostart": _undo_autostart,
+    "destination_definition": _undo_definition,
+    "transfer": _undo_definition,
+    "source_undefine": _nothing,
+    "destination_autostart": _nothing,
+}
+
+
+def _settled(run: StepRun) -> Settle:
+    if run.record.cancel_requested or run.lease.cancel_requested:
+        error = ErrorInfo(code="CANCELLED", message="cancelled on request; the VM is where it was")
+        return Settle(State.CANCELLED, error)
+    undone = ErrorInfo(code="ROLLED_BACK", message="the VM is where it was", hint=f"vmferry retry {run.record.id}")
+    return Settle(State.FAILED, run.record.error or undone)
+
+
+def _needs_attention(run: StepRun, outcome: Outcome) -> Settle:
+    source, destination = run.look()
+    cause = f"; first error: {run.record.error.message}" if run.record.error else ""
+    message = f"{_WORDS.get(outcome, outcome.value)}: {_seen(run, source, destination)}{cause}"
+    hint = _what_to_type(run, outcome)
+    return Settle(
+        State.NEEDS_ATTENTION, ErrorInfo(code=f"NEEDS_ATTENTION_{outcome.upper()}", message=message, hint=hint)
+    )
+
+
+_WORDS = {
+    Outcome.BOTH_RUNNING: "the VM is active on both hosts",
+    Outcome.NOWHERE: "neither host has the VM",
+    Outcome.UNCLEAR: "both hosts have the VM shut off and nothing says which copy is newer",
+    Outcome.UNSETTLED: "the switch-over is half done",
+    Outcome.MOVED: "the VM has moved, but is not as it should be",
+}
+
+
+def _seen(run: StepRun, source: DomainView | None, destination: DomainView | None) -> str:
+    return f"{describe(source, run.source)}; {describe(destination, run.destination)}"
+
+
+def _what_to_type(run: StepRun, outcome: Outcome) -> str:
+    look = f"compare 'virsh dominfo {run.uuid}' and 'virsh domjobinfo {run.uuid}' on {run.source} and {run.destination}"
+    again = f"then 'vmferry retry {run.record.id}' reads both hosts again"
+    if outcome is Outcome.BOTH_RUNNING:
+        return f"{look}; 'virsh destroy' the copy that must not run, {again}"
+    return f"{look}; {again}"

@@ -1,0 +1,159 @@
+"""One step being run: the record, the lease that allows effects, and the journal that is written before them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tasks.model.domain import DomainView
+from tasks.model.errors import VmferryError
+from tasks.model.ports import Hypervisor
+from tasks.model.request import Method
+from tasks.model.run import JournalEntry, JournalKind, RunRecord
+from tasks.planning.outcome import Outcome, decide_outcome
+from tasks.steps.lease import Lease
+from tasks.steps.verdict import CancelRequested, Detached
+
+
+class Store(Protocol):
+    """What a step may do to its record."""
+
+    def now(self) -> float:
+        """Redis TIME."""
+
+    def commit(self, before: RunRecord, after: RunRecord, *, guard: Any, deadline_in: float | None = None) -> RunRecord:
+        """Fenced write; raises StaleOwner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings that steps need; seconds."""
+
+    lease_s: float
+    progress_period_s: float
+    unreachable_timeout_s: float
+    settle_timeout_s: float = 30.0
+    """How long a switch-over that looks half done is watched before it counts as unclear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The convergence settings of one migration."""
+
+    max_downtime_ms: int
+    bandwidth_mib_s: int
+    auto_converge: bool
+    completion_timeout_s: float
+    stall_after_s: float
+
+
+@dataclass
+class StepRun:
+    """What a step works with. Only the owner of the lease has one."""
+
+    record: RunRecord
+    lease: Lease
+    store: Store
+    hypervisor: Hypervisor
+    hosts: tuple[str, ...]
+    """The inventory's host names."""
+    policy: Policy
+    limits: Limits
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when the worker shuts down."""
+
+    # -- who and where ------------------------------------------------------------------------------------------
+
+    @property
+    def uuid(self) -> str:
+        """The VM's UUID; known from preflight on."""
+        return _known(self.record.uuid, "uuid")
+
+    @property
+    def source(self) -> str:
+        """Inventory name of the source."""
+        return _known(self.record.source, "source")
+
+    @property
+    def destination(self) -> str:
+        """Inventory name of the destination."""
+        return self.record.destination
+
+    @property
+    def method(self) -> Method:
+        """The chosen method."""
+        if self.record.method is None:
+            raise VmferryError("RECORD_INCOMPLETE", f"{self.record.id} has no method yet", "this is a bug: report it")
+        return self.record.method
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    def look(self) -> tuple[DomainView | None, DomainView | None]:
+        """The VM on the source and on the destination, now."""
+        return self.hypervisor.find_domain(self.source, self.uuid), self.hypervisor.find_domain(
+            self.destination, self.uuid
+        )
+
+    def outcome(self) -> Outcome:
+        """Where the VM is, read from both hosts now."""
+        source, destination = self.look()
+        return decide_outcome(self.method, source, destination, self.record.id)
+
+    # -- the record -------------------------------------------------------------------------------------------------
+
+    def save(self, **changes: Any) -> None:
+        """Write to the record, fenced; extends the lease as well."""
+        after = self.record.model_copy(update=changes)
+        self.record = self.store.commit(self.record, after, guard="fence", deadline_in=self.limits.lease_s)
+
+    def interrupt_if_asked(self, *, cancellable: bool = True) -> None:
+        """The point at which a step may be stopped.
+
+        Raises:
+            LeaseLost, Detached, CancelRequested
+        """
+        self.lease.check()
+        if self.stopping.is_set():
+            raise Detached
+        if cancellable and (self.lease.cancel_requested or self.record.cancel_requested):
+            raise CancelRequested
+
+    # -- effects ------------------------------------------------------------------------------------------------------
+
+    def effect(self, kind: JournalKind, host: str, value: str, act: Callable[[], None], *, created: str = "") -> None:
+        """Do something to a host: journal it, check the lease, act, confirm.
+
+        Skips what an earlier owner of this attempt has already confirmed.
+        """
+        if any(e.kind == kind and e.host == host and e.done and not e.undone for e in self.record.journal):
+            return
+        entry = JournalEntry(kind=kind, host=host, value=value, at=self.store.now())
+        kept = tuple(e for e in self.record.journal if e.undone or (e.kind, e.host) != (kind, host))
+        # An intent written by an owner that died keeps its value: it was read before anything was changed.
+        earlier = self.intent(kind)
+        if earlier is not None and earlier.host == host:
+            entry = entry.model_copy(update={"value": earlier.value})
+        words = self.record.created + ((created,) if created and created not in self.record.created else ())
+        self.save(journal=(*kept, entry), created=words)
+        self.lease.check()
+        act()
+        self.save(journal=(*kept, entry.model_copy(update={"done": True})))
+
+    def intent(self, kind: JournalKind) -> JournalEntry | None:
+        """The latest journal entry of a kind that was not undone."""
+        return next((e for e in reversed(self.record.journal) if e.kind == kind and not e.undone), None)
+
+    def mark_undone(self, entry: JournalEntry) -> None:
+        """Note in the journal that an effect was undone."""
+        journal = tuple(
+            e.model_copy(update={"undone": True}) if e is entry or e == entry else e for e in self.record.journal
+        )
+        self.save(journal=journal)
+
+
+def _known(value: str | None, name: str) -> str:
+    if value is None:
+        raise VmferryError("RECORD_INCOMPLETE", f"the record has no {name} yet", "this is a bug: report it")
+    return value

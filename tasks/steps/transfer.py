@@ -1,0 +1,66 @@
+"""Move the VM: attach to what is already under way, or start it."""
+
+from __future__ import annotations
+
+from tasks.model.domain import Mark
+from tasks.model.errors import OperatorMustFix, OutcomeUnknown
+from tasks.model.request import Method
+from tasks.planning.destination_xml import build_destination_xml
+from tasks.planning.outcome import Outcome, describe, is_ours
+from tasks.steps.live import start_and_watch, watch
+from tasks.steps.run import StepRun
+from tasks.steps.verdict import Next, Verdict
+
+
+def run(run: StepRun) -> Verdict:
+    """Look at both hosts, then do what is left to do."""
+    run.interrupt_if_asked()
+    if run.method is Method.OFFLINE:
+        return _define_on_destination(run)
+    outcome = run.outcome()
+    if outcome is Outcome.AT_SOURCE:
+        _check_still_running(run)
+        outcome = start_and_watch(run)
+    elif outcome in (Outcome.IN_PROGRESS, Outcome.UNSETTLED):
+        outcome = watch(run)
+    if outcome is Outcome.MOVED:
+        return Next()
+    raise _not_moved(run, outcome)
+
+
+def _check_still_running(run: StepRun) -> None:
+    view = run.hypervisor.find_domain(run.source, run.uuid)
+    if view is None or not view.active:
+        message = f"{run.record.vm} stopped on {run.source} before the transfer began"
+        raise OperatorMustFix("VM_STOPPED", message, "retry: it can be moved shut off")
+
+
+def _not_moved(run: StepRun, outcome: Outcome) -> Exception:
+    source, destination = run.look()
+    seen = f"{describe(source, run.source)}; {describe(destination, run.destination)}"
+    if run.record.error is not None:
+        return OutcomeUnknown(run.record.error.code, run.record.error.message, run.record.error.hint)
+    return OutcomeUnknown("TRANSFER_FAILED", f"the VM did not move ({outcome}): {seen}", "vmferry retry tries again")
+
+
+def _define_on_destination(run: StepRun) -> Verdict:
+    """Offline with shared storage: the definition is all there is to move."""
+    source, destination = run.look()
+    if is_ours(destination, run.record.id):
+        return Next()
+    if source is None or source.active:
+        message = f"{run.record.vm} is no longer shut off on {run.source}: {describe(source, run.source)}"
+        raise OperatorMustFix("VM_STARTED", message, "retry: it can be moved live")
+    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
+    inactive = run.hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
+    facts = run.hypervisor.fetch_facts(run.source), run.hypervisor.fetch_facts(run.destination)
+    xml = build_destination_xml(inactive, mark=mark, source=facts[0], destination=facts[1])
+    run.interrupt_if_asked()
+    run.effect(
+        "destination_definition",
+        run.destination,
+        "",
+        lambda: run.hypervisor.define(run.destination, xml),
+        created=f"definition of {run.record.vm} on {run.destination}",
+    )
+    return Next()

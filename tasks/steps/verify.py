@@ -1,0 +1,53 @@
+"""See the VM as it should be on the destination, before anything of the source is touched."""
+
+from __future__ import annotations
+
+from tasks.model.domain import DomainView
+from tasks.model.errors import OutcomeUnknown
+from tasks.model.request import Method
+from tasks.planning.destination_xml import build_destination_xml, same_definition
+from tasks.planning.outcome import describe, is_ours
+from tasks.steps.run import StepRun
+from tasks.steps.verdict import Next, Verdict
+
+
+def run(run: StepRun) -> Verdict:
+    """Compare both hosts with what was intended.
+
+    Raises:
+        OutcomeUnknown: ``VERIFY_FAILED`` with what is wrong; rollback decides what can be done about it.
+    """
+    run.interrupt_if_asked(cancellable=run.method is Method.OFFLINE)
+    source, destination = run.look()
+    problems = _problems(run, source, destination) or _definition_problems(run, source, destination)
+    if problems:
+        seen = f"{describe(source, run.source)}; {describe(destination, run.destination)}"
+        raise OutcomeUnknown("VERIFY_FAILED", f"{'; '.join(problems)} ({seen})", "look at both hosts")
+    return Next()
+
+
+def _problems(run: StepRun, source: DomainView | None, destination: DomainView | None) -> list[str]:
+    if destination is None:
+        return [f"{run.record.vm} is not on {run.destination}"]
+    problems = []
+    if not is_ours(destination, run.record.id):
+        problems.append(f"the VM on {run.destination} does not bear this migration's mark")
+    if source is not None and source.active:
+        problems.append(f"the VM is still active on {run.source}")
+    if source is not None and source.persistent and not destination.persistent:
+        problems.append(f"the VM is not persistent on {run.destination}")
+    if source is not None and source.name != destination.name:
+        problems.append(f"its name is {destination.name} there and {source.name} here")
+    return problems
+
+
+def _definition_problems(run: StepRun, source: DomainView | None, destination: DomainView | None) -> list[str]:
+    """The persistent definition is compared as long as the source still has it to compare with."""
+    if source is None or destination is None or not source.persistent:
+        return []
+    hypervisor = run.hypervisor
+    inactive = hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
+    facts = {"source": hypervisor.fetch_facts(run.source), "destination": hypervisor.fetch_facts(run.destination)}
+    intended = build_destination_xml(inactive, mark=None, **facts)
+    actual = hypervisor.fetch_xml(run.destination, run.uuid, inactive=True, secure=True)
+    return same_definition(intended, actual)

@@ -1,0 +1,131 @@
+"""What people and other systems may do to a migration: submit, cancel, retry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.model.errors import InvalidRequest, StaleOwner
+from tasks.model.request import Method, MigrationRequest, parse_id, parse_request
+from tasks.model.run import ErrorInfo, RunRecord, State, StepName
+from tasks.workflow.dispatch import dispatch, publish, settle
+from tasks.workflow.runtime import Runtime
+
+TOO_LATE = frozenset({State.FINISHING})
+
+
+def cancel(runtime: Runtime, run_id: str) -> RunRecord:
+    """Cancel in whatever state it is; the owner of a running step rolls back, a waiting migration ends at once.
+
+    Raises:
+        UnknownMigration
+        InvalidRequest: ``ALREADY_FINISHED``, ``TOO_LATE``.
+    """
+    for _ in range(10):
+        record = runtime.store.load(run_id)
+        if record.is_terminal:
+            raise InvalidRequest("ALREADY_FINISHED", f"{run_id} has ended: {record.state}", f"vmferry show {run_id}")
+        if _too_late(record):
+            message = f"{record.vm} runs on {record.destination} already; {run_id} is {record.state}"
+            raise InvalidRequest("TOO_LATE", message, "let it finish, then migrate it back")
+        try:
+            if record.state is State.QUEUED:
+                error = ErrorInfo(code="CANCELLED", message="cancelled while it was queued")
+                return settle(runtime, record.model_copy(update={"cancel_requested": True}), State.CANCELLED, error)
+            return runtime.store.request_cancel(record)
+        except StaleOwner:
+            continue
+    raise InvalidRequest("BUSY", f"{run_id} changes too fast to be cancelled", "try again")
+
+
+def _too_late(record: RunRecord) -> bool:
+    live = record.method is not Method.OFFLINE
+    return record.state in TOO_LATE or (record.state is State.VERIFYING and live)
+
+
+def retry(runtime: Runtime, run_id: str) -> RunRecord:
+    """Start a finished migration again under the same id, as the next attempt.
+
+    Raises:
+        UnknownMigration
+        InvalidRequest: ``NOT_RETRYABLE``: it has not ended, or it succeeded.
+    """
+    record = runtime.store.load(run_id)
+    if record.state is State.SUCCEEDED or not record.is_terminal:
+        raise InvalidRequest("NOT_RETRYABLE", f"{run_id} is {record.state}", "only what failed can be tried again")
+    again = record.state is State.NEEDS_ATTENTION
+    changes: dict[str, object] = {"attempt": record.attempt + 1, "error": None, "finished_at": None, "tries": 0}
+    changes |= {"waiting_for": None, "stalled": False, "send": record.send + 1 if again else 0}
+    if again:
+        changes |= {"state": State.ROLLING_BACK, "step": StepName.ROLLBACK}
+    else:
+        source = record.request.source
+        changes |= {"state": State.QUEUED, "step": None, "journal": (), "created": (), "findings": (), "timings": ()}
+        changes |= {"source": source, "uuid": None, "method": None, "storage": None, "started_at": None}
+    wait = runtime.settings.hand_over_s if again else 0
+    try:
+        record = runtime.store.commit(
+            record, record.model_copy(update=changes), guard="rev", deadline_in=wait, resend_in=wait
+        )
+    except StaleOwner:
+        raise InvalidRequest(
+            "NOT_RETRYABLE", f"{run_id} was changed by somebody else", f"vmferry show {run_id}"
+        ) from None
+    runtime.messenger.forget(run_id)
+    runtime.messenger.store_started(run_id)
+    if again:
+        runtime.messenger.send_steps(record, (StepName.ROLLBACK,))
+    else:
+        dispatch(runtime)
+    return runtime.store.load(run_id)
+
+
+def submit(runtime: Runtime, values: dict[str, Any], run_id: str, *, waiter: str = "") -> RunRecord:
+    """Write the record of a request; the same request under the same id is the same migration.
+
+    ``waiter`` is a Celery result id, other than the migration's own, that shall be settled with it.
+
+    Raises:
+        InvalidRequest: ``INVALID_REQUEST``, ``INVALID_ID``, ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``,
+            ``ID_CONFLICT``.
+    """
+    parse_id(run_id)
+    request = parse_request(values)
+    check_inventory(runtime, request)
+    record = RunRecord(
+        id=run_id,
+        request=request,
+        fingerprint=request.fingerprint(),
+        vm=request.vm,
+        source=request.source,
+        destination=request.destination,
+        labels=request.labels,
+    )
+    waiting = waiter if waiter != run_id else ""
+    submission = runtime.store.submit(record, waiter=waiting)
+    if submission.verdict == "conflict":
+        message = (
+            f"the id {run_id} belongs to another request: {submission.record.vm} to {submission.record.destination}"
+        )
+        raise InvalidRequest("ID_CONFLICT", message, "choose another id, or send exactly the same request")
+    for result_id in filter(None, (run_id, waiting)):
+        runtime.messenger.store_started(result_id)
+    if submission.record.is_terminal:
+        publish(runtime, submission.record)
+    return submission.record
+
+
+def check_inventory(runtime: Runtime, request: MigrationRequest) -> None:
+    """Refuse names that the configuration does not have.
+
+    Raises:
+        InvalidRequest: ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``.
+    """
+    for host in filter(None, (request.destination, request.source)):
+        if host not in runtime.settings.hosts:
+            known = ", ".join(runtime.settings.hosts) or "none"
+            raise InvalidRequest("UNKNOWN_HOST", f"{host} is not in the inventory", f"known hosts: {known}")
+    if request.source == request.destination:
+        raise InvalidRequest("SAME_HOST", f"source and destination are both {request.destination}", "name two hosts")
+    if request.policy not in runtime.settings.policies:
+        known = ", ".join(runtime.settings.policies)
+        raise InvalidRequest("UNKNOWN_POLICY", f"there is no policy {request.policy}", f"known policies: {known}")

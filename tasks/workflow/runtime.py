@@ -1,0 +1,50 @@
+"""What a process needs to work on migrations."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from config.settings import Settings
+from tasks.model.ports import Hypervisor
+from tasks.model.run import RunRecord, StepName
+from tasks.store import RunStore
+
+
+class Messenger(Protocol):
+    """What the workflow asks of Celery."""
+
+    def send_steps(self, record: RunRecord, steps: tuple[StepName, ...]) -> None:
+        """Send the chain of these steps, each with a task id that was never used before."""
+
+    def store_started(self, result_id: str) -> None:
+        """Store STARTED under the id unless a result is there already."""
+
+    def store_settled(self, result_id: str, record: RunRecord) -> None:
+        """Store SUCCESS (the record) or FAILURE (one of the four exceptions)."""
+
+    def has_settled(self, result_id: str) -> bool:
+        """Whether a final result is stored under the id."""
+
+    def forget(self, result_id: str) -> None:
+        """Remove a stored result."""
+
+
+@dataclass
+class Runtime:
+    """Everything a process needs to work on migrations."""
+
+    settings: Settings
+    store: RunStore
+    hypervisor: Hypervisor
+    messenger: Messenger
+    stopping: threading.Event = field(default_factory=threading.Event)
+    owner: str = field(default_factory=lambda: f"{socket.gethostname()}.{os.getpid()}")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The inventory's names."""
+        return tuple(self.settings.hosts)
