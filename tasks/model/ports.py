@@ -79,6 +79,9 @@ class Hypervisor(Protocol):
         """Migrate live, peer to peer; blocks until libvirt's call returns, on a connection of its own. The call's
         outcome is never the migration's: read both hosts."""
 
+    def set_max_downtime(self, host: str, uuid: str, downtime_ms: int) -> bool:
+        """Set the pause QEMU may plan for, milliseconds; False when no migration runs (yet)."""
+
     def abort_job(self, host: str, uuid: str) -> None:
         """Abort the running migration job on the source; no error when there is none."""
 

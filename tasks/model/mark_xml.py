@@ -1,0 +1,58 @@
+"""vmferry's mark as an element of libvirt's domain metadata: how it is written and read, in one place."""
+
+from __future__ import annotations
+
+from lxml import etree
+
+from tasks.model.domain import Mark
+
+MARK_URI = "urn:vmferry:mark:1"
+"""XML namespace of the mark; libvirt keeps one element per namespace in a domain's metadata."""
+MARK_PREFIX = "vmferry"
+"""Namespace prefix that libvirt writes the element with."""
+MARK_TAG = f"{{{MARK_URI}}}migration"
+
+
+def mark_element(mark: Mark) -> str:
+    """The mark as one XML element without a namespace: virDomainSetMetadata adds the namespace itself."""
+    element = etree.Element("migration", id=mark.id, attempt=str(mark.attempt), fence=str(mark.fence))
+    return etree.tostring(element, encoding="unicode")
+
+
+def qualified_mark_element(mark: Mark) -> str:
+    """The mark as it stands inside ``<metadata>`` of a whole domain definition."""
+    element = etree.Element(MARK_TAG, nsmap={MARK_PREFIX: MARK_URI})
+    for name, value in (("id", mark.id), ("attempt", str(mark.attempt)), ("fence", str(mark.fence))):
+        element.set(name, value)
+    return etree.tostring(element, encoding="unicode")
+
+
+def parse_mark(xml: str) -> Mark | None:
+    """The mark in a domain's XML, or in the element alone; None when there is none or it is not one of ours.
+
+    Takes whatever stands in a host's metadata, so that anything malformed there is "no mark", never an error.
+    """
+    try:
+        root = etree.fromstring(xml.encode(), _parser())
+    except (etree.XMLSyntaxError, ValueError):
+        return None
+    element = _find(root)
+    if element is None:
+        return None
+    attempt, fence = element.get("attempt", ""), element.get("fence", "")
+    identifier = element.get("id", "")
+    if not (identifier and attempt.isdecimal() and fence.isdecimal()):
+        return None
+    return Mark(identifier, int(attempt), int(fence))
+
+
+def _find(root: etree._Element) -> etree._Element | None:
+    """The element alone (virDomainGetMetadata leaves the namespace away), else the one in a domain's metadata."""
+    if root.tag in (MARK_TAG, "migration"):
+        return root
+    return root.find(f"metadata/{MARK_TAG}")
+
+
+def _parser() -> etree.XMLParser:
+    """No entities, no DTD, no network: the text comes from a host."""
+    return etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False)
