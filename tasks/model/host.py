@@ -67,3 +67,8 @@ class HostStatus:
     facts: HostFacts | None = None
     running_vms: int = 0
     defined_vms: int = 0
+    outgoing: int | None = None
+    """Migrations leaving it now; None when the queue cannot be asked."""
+    incoming: int | None = None
+    max_outgoing: int = 0
+    max_incoming: int = 0

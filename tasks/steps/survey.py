@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tasks.model.domain import Domain, DomainView
-from tasks.model.finding import Finding
+from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan, is_allowed
 from tasks.model.ports import Hypervisor
 from tasks.model.request import Method, MigrationRequest
@@ -92,7 +92,7 @@ def _media(hypervisor: Hypervisor, destination: str, domain: Domain) -> dict[str
 def _already_there(request: MigrationRequest, view: DomainView) -> Plan:
     finding = Finding(
         code="ALREADY_ON_DESTINATION",
-        severity="blocker",  # type: ignore[arg-type]  # pydantic turns it into the enum
+        severity=Severity.BLOCKER,
         message=f"{view.name} is on {request.destination} already",
         hint="nothing to do",
     )

@@ -19,7 +19,13 @@ log = logging.getLogger(__name__)
 def settle(
     runtime: Runtime, record: RunRecord, state: State, error: ErrorInfo | None = None, *, lease: Lease | None = None
 ) -> RunRecord:
-    """The only way a migration ends: first the terminal record, then Celery's result, then the ones that waited."""
+    """The only way a migration ends: first the terminal record, then Celery's result.
+
+    Whoever calls this admits what waited for its tokens afterwards, with ``dispatch``.
+
+    Raises:
+        StaleOwner: the record moved on; nothing was written.
+    """
     if lease is not None:
         lease.stop()
     changes = {"state": state, "step": None, "owner": "", "error": error, "waiting_for": None, "stalled": False}
@@ -29,7 +35,6 @@ def settle(
     record = runtime.store.commit(record, after, guard=guard, deadline_in=0, release=release)  # type: ignore[arg-type]
     log.info("%s %s%s", record.id, state, f": {error.message}" if error else "")
     publish(runtime, record)
-    dispatch(runtime)
     return record
 
 

@@ -70,8 +70,9 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
         raise InvalidRequest(
             "NOT_RETRYABLE", f"{run_id} was changed by somebody else", f"vmferry show {run_id}"
         ) from None
-    runtime.messenger.forget(run_id)
-    runtime.messenger.store_started(run_id)
+    for result_id in (run_id, *runtime.store.waiters(run_id)):
+        runtime.messenger.forget(result_id)
+        runtime.messenger.store_started(result_id)
     if again:
         runtime.messenger.send_steps(record, (StepName.ROLLBACK,))
     else:

@@ -133,7 +133,7 @@ def _follow(runtime: Runtime, run: StepRun, name: StepName, verdict: Verdict) ->
             _hand_over(runtime, run, following, release="tokens" if name is StepName.TRANSFER else None)
             return Handled.ADVANCED
         case Settle(state, error):
-            settle(runtime, run.record.model_copy(update={"timings": _ended(run)}), state, error, lease=run.lease)
+            _settle(runtime, run, state, error)
             return Handled.CUT if state is not State.SUCCEEDED else Handled.ADVANCED
         case Requeue(source, reason):
             _requeue(runtime, run, source, reason)
@@ -142,6 +142,11 @@ def _follow(runtime: Runtime, run: StepRun, name: StepName, verdict: Verdict) ->
             record = _hand_over(runtime, run, StepName.VERIFY)
             runtime.messenger.send_steps(record, STEPS[STEPS.index(StepName.VERIFY) :])
     return Handled.CUT
+
+
+def _settle(runtime: Runtime, run: StepRun, state: State, error: ErrorInfo | None) -> None:
+    settle(runtime, run.record.model_copy(update={"timings": _ended(run)}), state, error, lease=run.lease)
+    dispatch(runtime)
 
 
 def _hand_over(runtime: Runtime, run: StepRun, step: StepName, **options: Any) -> RunRecord:
@@ -163,7 +168,7 @@ def _hand_over(runtime: Runtime, run: StepRun, step: StepName, **options: Any) -
 def _fail(runtime: Runtime, run: StepRun, error: ErrorInfo) -> Handled:
     """The step failed: the record says so, and rollback is sent. Celery's own idea of failure plays no part."""
     if run.record.state is State.ROLLING_BACK:
-        settle(runtime, run.record, State.NEEDS_ATTENTION, _attention(run, error), lease=run.lease)
+        _settle(runtime, run, State.NEEDS_ATTENTION, _attention(run, error))
         return Handled.CUT
     run.record = run.record.model_copy(update={"error": run.record.error or error})
     record = _hand_over(runtime, run, StepName.ROLLBACK)

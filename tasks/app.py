@@ -1,0 +1,29 @@
+"""The Celery app: ``celery -A tasks.app worker`` and ``celery -A tasks.app beat``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, signals
+
+from config.celery import celery_settings
+from config.logging import configure_logging
+from config.settings import load_settings
+
+settings = load_settings()
+
+app = Celery("vmferry", include=["tasks.migrate", "tasks.chain", "tasks.housekeeping", "tasks.control"])
+app.conf.update(celery_settings(settings))
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _set_up_logging(**_: Any) -> None:
+    configure_logging(settings)
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _detach(**_: Any) -> None:
+    """Told to stop: the steps in flight leave their transfers to libvirt and to other workers."""
+    from tasks.wiring import worker_runtime
+
+    worker_runtime().stopping.set()

@@ -1,0 +1,42 @@
+"""From settings to the real store, hypervisor and Celery app; one runtime a process, built when first needed."""
+
+from __future__ import annotations
+
+import threading
+
+from celery import Celery
+
+from config.settings import Settings
+from tasks.hypervisor import HostAddress, LibvirtHypervisor
+from tasks.messages import CeleryMessenger
+from tasks.store import RunStore, connect
+from tasks.workflow import Runtime
+
+_lock = threading.Lock()
+_runtime: Runtime | None = None
+
+
+def build_runtime(settings: Settings, app: Celery) -> Runtime:
+    """A runtime on the real libvirt and the real Redis; connects to neither yet."""
+    client = connect(settings.record_url or settings.broker_url, sentinel_master=settings.sentinel_master)
+    addresses = {
+        name: HostAddress(uri=host.uri, peer_uri=host.peer_uri, migration_address=host.migration_address)
+        for name, host in settings.hosts.items()
+    }
+    return Runtime(
+        settings=settings,
+        store=RunStore(client, retention_s=settings.retention_s),
+        hypervisor=LibvirtHypervisor(addresses, connect_timeout_s=settings.connect_timeout_s),
+        messenger=CeleryMessenger(app),
+    )
+
+
+def worker_runtime() -> Runtime:
+    """This worker process's runtime."""
+    global _runtime
+    with _lock:
+        if _runtime is None:
+            from tasks.app import app, settings
+
+            _runtime = build_runtime(settings, app)
+        return _runtime
