@@ -1,0 +1,61 @@
+# vmferry: see CONTRIBUTING.md. Everything runs from a fresh Debian 12 machine with python3-venv, make and git.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LAB ?= lab
+STAMP := $(VENV)/.installed
+
+.PHONY: help venv system system-lab test check demo bench lab lab-down lab-shell docs lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+system: ## Debian packages that are needed to build and run
+	@.ci/install-packages build runtime
+
+system-lab: ## Debian packages that the lab of real hosts needs as well
+	@.ci/install-packages build runtime lab
+
+$(STAMP): .ci/requirements.txt pyproject.toml
+	@$(MAKE) --no-print-directory system
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+venv: $(STAMP) ## virtual environment with pinned dependencies
+
+test: venv system-lab ## all tests, the lab's included
+	$(BIN)/python -m pytest
+
+check: venv ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: venv system-lab ## a real VM moves between two real hosts, by the ordinary CLI; KEEP=1 leaves everything running
+	@$(BIN)/python -m tests.demo
+
+bench: venv system-lab ## measure against virsh; PAIRS=30
+	@$(BIN)/python -m tests.benchmarks
+
+lab: venv system-lab ## bring up three hosts; LAB=name
+	@$(BIN)/python -m tests.lab up --name $(LAB)
+
+lab-down: venv ## take them down again
+	@$(BIN)/python -m tests.lab down --name $(LAB)
+
+lab-shell: venv ## a shell that reaches the lab's hosts
+	@$(BIN)/python -m tests.lab shell --name $(LAB)
+
+docs: venv ## generate the pages that come from code
+	$(BIN)/python docs/generate.py
+
+lock: venv ## pin all dependencies anew
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file .ci/requirements.txt pyproject.toml
+
+clean: ## remove what builds leave behind
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
