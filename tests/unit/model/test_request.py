@@ -1,0 +1,80 @@
+"""What callers may and may not ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.model.errors import InvalidRequest
+from tasks.model.request import parse_id, parse_request
+
+GOOD: dict[str, Any] = {"vm": "web-7", "destination": "beta"}
+
+
+def test_defaults_and_explicit_defaults_are_the_same_request() -> None:
+    explicit = GOOD | {"source": None, "method": "auto", "storage": "auto", "policy": "default", "labels": {}}
+    assert parse_request(GOOD).fingerprint() == parse_request(explicit).fingerprint()
+
+
+def test_the_order_of_keys_and_labels_does_not_matter() -> None:
+    one = parse_request({"vm": "a", "destination": "b", "labels": {"x": "1", "y": "2"}})
+    other = parse_request({"labels": {"y": "2", "x": "1"}, "destination": "b", "vm": "a"})
+    assert one.fingerprint() == other.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"vm": "web-8"}, {"destination": "gamma"}, {"source": "alpha"}, {"method": "live"}, {"labels": {"a": "b"}}],
+)
+def test_another_request_has_another_fingerprint(change: dict[str, Any]) -> None:
+    assert parse_request(GOOD).fingerprint() != parse_request(GOOD | change).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"vm": ""}, "vm"),
+        ({"vm": "-rf"}, "vm"),
+        ({"vm": "a/b"}, "vm"),
+        ({"vm": "a\nb"}, "vm"),
+        ({"vm": 7}, "vm"),
+        ({"destination": "../x"}, "destination"),
+        ({"destination": None}, "destination"),
+        ({"method": "teleport"}, "method"),
+        ({"storage": "magic"}, "storage"),
+        ({"labels": {"a": 1}}, "labels.a"),
+        ({"labels": [1]}, "labels"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_bad_arguments_are_named(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_request(GOOD | change)
+    assert caught.value.code == "INVALID_REQUEST"
+    assert named in caught.value.message
+
+
+@given(
+    st.dictionaries(
+        st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=3)
+    )
+)
+def test_any_json_object_is_accepted_or_refused_clearly(values: dict[str, Any]) -> None:
+    try:
+        parse_request(values)
+    except InvalidRequest as error:
+        assert error.message
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "x" * 65, "ä", "a.b", None, 3, "a\n"])
+def test_bad_ids_are_refused(bad: object) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_id(bad)
+
+
+@given(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
+def test_good_ids_pass(good: str) -> None:
+    assert parse_id(good) == good
