@@ -87,8 +87,8 @@ def test_offline(source: DomainView | None, destination: DomainView | None, expe
 
 
 def test_an_active_source_alone_is_never_called_moved_and_an_absent_one_never_at_source() -> None:
-    """Over all combinations: rolling back while the VM runs on the destination would lose it, and so would the reverse."""
-    states = [s for s in DomainState]
+    """Over all combinations: rolling back a VM that runs on the destination would lose it, and so would the reverse."""
+    states = list(DomainState)
     for method, state, reason, mark in product((Method.LIVE, Method.OFFLINE), states, range(14), (OURS, THEIRS, None)):
         alone = replace(view("a", state, reason, mark=mark))
         outcome_here = decide_outcome(method, alone, None, RUN)
