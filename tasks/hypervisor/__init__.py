@@ -1,0 +1,1 @@
+"""The hosts' libvirt daemons: the only package that imports libvirt. ``adapter.LibvirtHypervisor`` is its front."""

@@ -1,0 +1,178 @@
+"""``tasks.model.ports.Hypervisor`` on libvirt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import libvirt
+
+from tasks.hypervisor import guest, job
+from tasks.hypervisor.address import HostAddress
+from tasks.hypervisor.connection import Connection, HostPool, is_alive
+from tasks.hypervisor.errors import translate, translate_transfer
+from tasks.hypervisor.facts import StaticFacts, read_facts
+from tasks.hypervisor.storage import file_exists
+from tasks.hypervisor.transfer import migrate
+from tasks.model.domain import NO_JOB, DomainView, JobStats, Mark
+from tasks.model.errors import HostUnreachable, OperatorMustFix
+from tasks.model.host import HostFacts
+from tasks.model.ports import TransferOrder
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+class LibvirtHypervisor:
+    """Named calls on the inventory's hosts. Thread-safe; connections are opened when first needed.
+
+    Make it in the process that uses it: libvirt's connections do not survive a fork.
+    """
+
+    def __init__(self, hosts: Mapping[str, HostAddress], *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._pools = {name: HostPool(name, address, connect_timeout_s) for name, address in hosts.items()}
+        self._static = {name: StaticFacts() for name in hosts}
+
+    def find_domain(self, host: str, vm: str) -> DomainView | None:
+        """See the port."""
+        return self._read(host, lambda connection: guest.find(connection, host, vm))
+
+    def list_domains(self, host: str) -> Sequence[DomainView]:
+        """See the port."""
+        return self._read(host, lambda connection: guest.list_all(connection, host))
+
+    def fetch_facts(self, host: str, *, virt_type: str = "", arch: str = "", emulator: str = "") -> HostFacts:
+        """See the port. What cannot change while the daemon runs is asked for once."""
+        pool = self._pool(host)
+
+        def read(connection: Connection) -> HostFacts:
+            kind = {"virt_type": virt_type, "arch": arch, "emulator": emulator}
+            return read_facts(connection, host, self._static[host], pool.generation, **kind)
+
+        return self._read(host, read)
+
+    def fetch_xml(
+        self, host: str, uuid: str, *, inactive: bool = False, secure: bool = False, migratable: bool = False
+    ) -> str:
+        """See the port."""
+        flags = (
+            (libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0)
+            | (libvirt.VIR_DOMAIN_XML_SECURE if secure else 0)
+            | (libvirt.VIR_DOMAIN_XML_MIGRATABLE if migratable else 0)
+        )
+        return self._read(host, lambda connection: str(guest.demand(connection, uuid).XMLDesc(flags)))
+
+    def file_exists(self, host: str, path: str) -> bool | None:
+        """See the port."""
+        return self._read(host, lambda connection: file_exists(connection, host, path))
+
+    def fetch_job(self, host: str, uuid: str) -> JobStats:
+        """See the port."""
+
+        def read(connection: Connection) -> JobStats:
+            domain = guest.look_up_uuid(connection, uuid)
+            return NO_JOB if domain is None else job.read_job(domain)
+
+        return self._read(host, read)
+
+    def fetch_completed_job(self, host: str, uuid: str) -> JobStats | None:
+        """See the port."""
+
+        def read(connection: Connection) -> JobStats | None:
+            domain = guest.look_up_uuid(connection, uuid)
+            return None if domain is None else job.read_completed_job(domain)
+
+        return self._read(host, read)
+
+    def set_autostart(self, host: str, uuid: str, *, enabled: bool) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.demand(connection, uuid).setAutostart(int(enabled)))
+
+    def write_mark(self, host: str, uuid: str, mark: Mark) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.write_mark(guest.demand(connection, uuid), mark))
+
+    def remove_mark(self, host: str, uuid: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.remove_mark(guest.demand(connection, uuid)))
+
+    def define(self, host: str, xml: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.define(connection, host, xml))
+
+    def undefine(self, host: str, uuid: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.undefine(connection, host, uuid))
+
+    def transfer(self, order: TransferOrder) -> None:
+        """See the port. ``order.max_downtime_ms`` is the caller's to set, with ``set_max_downtime``, once the job
+        runs: libvirt has no parameter for it."""
+        destination = self._pool(order.destination).address
+        with self._pool(order.source).checkout() as connection:
+            try:
+                migrate(guest.demand(connection, order.uuid), order, destination)
+            except libvirt.libvirtError as error:
+                lost = not is_alive(connection)
+                raise translate_transfer(error, order.source, order.destination, lost=lost) from None
+
+    def set_max_downtime(self, host: str, uuid: str, downtime_ms: int) -> bool:
+        """See the port."""
+
+        def change(connection: Connection) -> bool:
+            domain = guest.look_up_uuid(connection, uuid)
+            return domain is not None and job.set_max_downtime(domain, downtime_ms)
+
+        return self._change(host, change)
+
+    def abort_job(self, host: str, uuid: str) -> None:
+        """See the port."""
+
+        def change(connection: Connection) -> None:
+            domain = guest.look_up_uuid(connection, uuid)
+            if domain is not None:
+                job.abort_migration(domain)
+
+        self._change(host, change)
+
+    def resume(self, host: str, uuid: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.resume(guest.demand(connection, uuid)))
+
+    def close(self) -> None:
+        """See the port."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def _pool(self, host: str) -> HostPool:
+        try:
+            return self._pools[host]
+        except KeyError:
+            raise OperatorMustFix(
+                "UNKNOWN_HOST", f"{host} is not in the inventory", f"add [hosts.{host}] to the configuration"
+            ) from None
+
+    def _read(self, host: str, read: Callable[[Connection], T]) -> T:
+        """A call that changes nothing; once more, on a new connection, when an idle one turns out to be dead."""
+        try:
+            with self._call(host, effect=False) as connection:
+                return read(connection)
+        except HostUnreachable as error:
+            if error.code != "CONNECTION_LOST":
+                raise
+        with self._call(host, effect=False, fresh=True) as connection:
+            return read(connection)
+
+    def _change(self, host: str, change: Callable[[Connection], T]) -> T:
+        """A call with an effect: never tried again here."""
+        with self._call(host, effect=True) as connection:
+            return change(connection)
+
+    @contextmanager
+    def _call(self, host: str, *, effect: bool, fresh: bool = False) -> Iterator[Connection]:
+        with self._pool(host).checkout(fresh=fresh) as connection:
+            try:
+                yield connection
+            except libvirt.libvirtError as error:
+                raise translate(error, host, lost=not is_alive(connection), effect=effect) from None

@@ -1,0 +1,48 @@
+"""What a host's capabilities say about the guests it can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lxml import etree
+
+
+@dataclass(frozen=True, slots=True)
+class Guests:
+    """The fully virtualised guests of one architecture."""
+
+    emulators: frozenset[str] = frozenset()
+    virt_types: frozenset[str] = frozenset()
+    machines: frozenset[str] = frozenset()
+    """Machine types of the default emulator, aliases and what they stand for."""
+    machines_by_type: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Machine types of those virtualisation types that have their own."""
+
+    def machines_of(self, virt_type: str) -> frozenset[str]:
+        """Machine types for a virtualisation type; any when it is empty."""
+        return self.machines_by_type.get(virt_type) or self.machines
+
+
+def parse_guests(capabilities: etree._Element, arch: str) -> Guests:
+    """Read ``guest`` elements (https://libvirt.org/formatcaps.html#guest-capabilities) of one architecture."""
+    arches = [
+        element
+        for guest in capabilities.findall("guest")
+        if guest.findtext("os_type") == "hvm"
+        for element in guest.findall("arch")
+        if element.get("name") == arch
+    ]
+    domains = [domain for element in arches for domain in element.findall("domain")]
+    emulators = [e.findtext("emulator") for e in (*arches, *domains)]
+    return Guests(
+        emulators=frozenset(path for path in emulators if path),
+        virt_types=frozenset(domain.get("type", "") for domain in domains),
+        machines=frozenset(name for element in arches for name in _machines(element)),
+        machines_by_type={domain.get("type", ""): frozenset(_machines(domain)) for domain in domains},
+    )
+
+
+def _machines(element: etree._Element) -> list[str]:
+    found = element.findall("machine")
+    names = [machine.text for machine in found] + [machine.get("canonical") for machine in found]
+    return [name for name in names if name]
