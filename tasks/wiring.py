@@ -7,7 +7,8 @@ import threading
 from celery import Celery
 
 from config.settings import Settings
-from tasks.hypervisor import HostAddress, LibvirtHypervisor
+from tasks.hypervisor.adapter import LibvirtHypervisor
+from tasks.hypervisor.address import HostAddress
 from tasks.messages import CeleryMessenger
 from tasks.store import RunStore, connect
 from tasks.workflow import Runtime
