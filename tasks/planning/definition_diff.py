@@ -1,0 +1,139 @@
+"""What differs between the definition that was intended and the one that the destination has.
+
+libvirt completes a definition when it takes it: addresses, aliases, models, controllers, labels. So the comparison is
+one-sided: whatever was intended must be there with the same value, and of what is there in addition only that counts
+which libvirt never adds on its own and which changes what the guest gets (another disk, a medium, read-only).
+"""
+
+from __future__ import annotations
+
+import re
+
+from tasks.planning.domain_xml import memory_kib
+from tasks.planning.mark_xml import drop_mark
+from tasks.planning.xml_tree import Element, attributes_of, parse_domain_tree
+
+FILLED_IN = frozenset({"alias", "seclabel", "backingStore", "id"})
+"""Elements that belong to an instance or to libvirt's own book-keeping."""
+MEMORY = frozenset({"memory", "currentMemory", "maxMemory"})
+MATTERS_WHEN_ADDED = frozenset(
+    {"disk", "interface", "hostdev", "filesystem", "graphics", "lease", "tpm", "shmem", "redirdev", "smartcard"}
+    | {"readonly", "shareable", "transient", "source", "auth", "encryption", "mirror", "filterref"}
+)
+"""Elements whose appearance on the destination is a difference."""
+SECRET = re.compile(r"pass|cookie|token", re.IGNORECASE)
+
+_KEYS: dict[str, tuple[tuple[str, str], ...]] = {
+    "disk": (("target", "dev"),),
+    "interface": (("mac", "address"),),
+    "filesystem": (("target", "dir"),),
+    "controller": ((".", "type"), (".", "index")),
+    "channel": (("target", "name"), (".", "type")),
+    "graphics": ((".", "type"),),
+    "input": ((".", "type"), (".", "bus")),
+    "feature": ((".", "name"),),
+    "timer": ((".", "name"),),
+    "vcpupin": ((".", "vcpu"),),
+    "iothreadpin": ((".", "iothread"),),
+    "cell": ((".", "id"),),
+    "vcpu": ((".", "id"),),
+    "entry": ((".", "name"),),
+    "boot": ((".", "dev"), (".", "order")),
+    "serial": (("target", "port"),),
+    "console": (("target", "port"),),
+}
+"""How elements of which there are several are told apart; otherwise the first one that agrees is taken."""
+
+
+def same_definition(intended_xml: str, actual_xml: str) -> list[str]:
+    """Differences that matter between two *inactive* definitions, for people; empty when there are none.
+
+    Values that may be secrets are never shown.
+
+    Raises:
+        InvalidRequest: code ``XML_INVALID``.
+    """
+    intended, actual = parse_domain_tree(intended_xml), parse_domain_tree(actual_xml)
+    for root in (intended, actual):
+        drop_mark(root)
+        if root.get("id") is not None:
+            del root.attrib["id"]
+    return _compare(intended, actual, "")
+
+
+def _compare(intended: Element, actual: Element, place: str) -> list[str]:
+    return [
+        *_attribute_differences(intended, actual, place),
+        *_text_differences(intended, actual, place),
+        *_child_differences(intended, actual, place),
+    ]
+
+
+def _attribute_differences(intended: Element, actual: Element, place: str) -> list[str]:
+    ignored = {"unit"} if intended.tag in MEMORY else set()
+    return [
+        _difference(f"{place}@{name}", value, actual.get(name))
+        for name, value in attributes_of(intended)
+        if name not in ignored and actual.get(name) != value
+    ]
+
+
+def _text_differences(intended: Element, actual: Element, place: str) -> list[str]:
+    if intended.tag in MEMORY and (amount := memory_kib(intended)) > 0:
+        found = memory_kib(actual)
+        return [] if amount == found else [_difference(place, f"{amount} KiB", f"{found} KiB")]
+    wanted, found_text = (intended.text or "").strip(), (actual.text or "").strip()
+    return [] if not wanted or wanted == found_text else [_difference(place, wanted, found_text)]
+
+
+def _child_differences(intended: Element, actual: Element, place: str) -> list[str]:
+    left = [child for child in actual if child.tag not in FILLED_IN]
+    differences: list[str] = []
+    for child in intended:
+        if child.tag in FILLED_IN or _is_empty_metadata(child):
+            continue
+        where = _place(place, child)
+        match = _find_match(child, left, where)
+        if match is None:
+            differences.append(f"{where} is missing")
+        else:
+            left.remove(match)
+            differences.extend(_compare(child, match, where))
+    return differences + [f"{_place(place, c)} is there and should not" for c in left if c.tag in MATTERS_WHEN_ADDED]
+
+
+def _is_empty_metadata(element: Element) -> bool:
+    return element.tag == "metadata" and len(element) == 0
+
+
+def _find_match(child: Element, candidates: list[Element], where: str) -> Element | None:
+    """The counterpart: the one that agrees in everything, else the first one with the same key."""
+    same = [c for c in candidates if c.tag == child.tag and _agrees(child, c)]
+    return next((c for c in same if not _compare(child, c, where)), None) or next(iter(same), None)
+
+
+def _agrees(intended: Element, actual: Element) -> bool:
+    """Whether every part of the key that was intended is the same."""
+    wanted, found = _key(intended), _key(actual)
+    return all(w is None or w == f for w, f in zip(wanted, found, strict=True))
+
+
+def _key(element: Element) -> list[str | None]:
+    values: list[str | None] = []
+    for path, name in _KEYS.get(str(element.tag), ()):
+        holder = element.find(path) if path != "." else element
+        values.append(holder.get(name) if holder is not None else None)
+    return values
+
+
+def _place(parent: str, element: Element) -> str:
+    name = str(element.tag).rpartition("}")[2]
+    key = "/".join(v for v in _key(element) if v)
+    named = f"{name}[{key}]" if key else name
+    return f"{parent}/{named}" if parent else named
+
+
+def _difference(place: str, wanted: str, found: str | None) -> str:
+    if SECRET.search(place) or "commandline" in place:
+        return f"{place} differs"
+    return f"{place} is {found or 'missing'} instead of {wanted}"[:300]

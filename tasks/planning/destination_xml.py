@@ -1,0 +1,65 @@
+"""The definition as the destination shall have it: small named changes, applied in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tasks.model.domain import Mark
+from tasks.model.host import HostFacts
+from tasks.planning.definition_diff import same_definition
+from tasks.planning.mark_xml import drop_mark, put_mark
+from tasks.planning.xml_tree import Element, parse_domain_tree, to_text
+
+__all__ = ["CHANGES", "Change", "Crossing", "build_destination_xml", "same_definition"]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """What a change may know."""
+
+    mark: Mark | None
+    """None: the definition bears no mark of ours."""
+    source: HostFacts
+    destination: HostFacts
+
+
+def set_mark(root: Element, crossing: Crossing) -> None:
+    """The destination's definition bears this migration's mark; never the one that the source happens to bear."""
+    if crossing.mark is None:
+        drop_mark(root)
+    else:
+        put_mark(root, crossing.mark)
+
+
+def move_graphics_listen(root: Element, crossing: Crossing) -> None:
+    """A display that listens at the source's own host name listens at the destination's.
+
+    Other addresses are left alone: nothing says what they mean on the other host, and preflight warns about them.
+    """
+    old, new = crossing.source.hostname, crossing.destination.hostname
+    if not old or not new:
+        return
+    for graphics in root.findall("devices/graphics"):
+        for element, name in [(graphics, "listen"), *((listen, "address") for listen in graphics.findall("listen"))]:
+            if element.get(name) == old:
+                element.set(name, new)
+
+
+Change = Callable[[Element, Crossing], None]
+
+CHANGES: tuple[Change, ...] = (set_mark, move_graphics_listen)
+"""Everything that differs on the destination, in the order in which it is applied."""
+
+
+def build_destination_xml(xml: str, *, mark: Mark | None, source: HostFacts, destination: HostFacts) -> str:
+    """The source's definition with every change made; the rest keeps its meaning.
+
+    Raises:
+        InvalidRequest: code ``XML_INVALID``.
+    """
+    root = parse_domain_tree(xml)
+    crossing = Crossing(mark, source, destination)
+    for change in CHANGES:
+        change(root, crossing)
+    return to_text(root)

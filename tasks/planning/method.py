@@ -1,0 +1,97 @@
+"""Which method and which storage: what the caller asked for, when the VM's state allows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.model.domain import DomainState, DomainView
+from tasks.model.finding import Finding, Severity
+from tasks.model.request import AUTO, Method, MigrationRequest, Storage
+
+CODES = {
+    "METHOD_NOT_SUPPORTED": "The method asked for is not implemented.",
+    "STORAGE_NOT_SUPPORTED": "The storage asked for is not implemented.",
+    "STATE_NOT_MOVABLE": "The VM is in a state in which it cannot be moved (crashed, suspended by itself, stopping).",
+    "METHOD_NEEDS_RUNNING_VM": "Live was asked for and the VM is shut off.",
+    "METHOD_NEEDS_SHUT_OFF_VM": "Offline was asked for and the VM runs.",
+}
+"""What each blocker of this module means."""
+
+SUPPORTED_METHODS = (Method.LIVE, Method.OFFLINE)
+SUPPORTED_STORAGE = (Storage.SHARED,)
+LIVE_STATES = frozenset({DomainState.RUNNING, DomainState.BLOCKED, DomainState.PAUSED})
+
+MOVABLE_PAUSES = frozenset({0, 1, 6, 7})
+"""virDomainPausedReason that a person or a policy meant: unknown, user, watchdog, from snapshot. The others belong to
+something that is going on (migration, save, dump, snapshot, shutting down, starting, post-copy) or that broke (I/O
+error, crash): such a VM is refused by libvirt, or would take the damage along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How the VM goes."""
+
+    method: Method
+    storage: Storage
+    reason: str
+    """Why, for people."""
+
+
+def choose_method(request: MigrationRequest, view: DomainView) -> Choice | Finding:
+    """Decide method and storage, or say with a blocker why there is none. Never weaker than what was asked for."""
+    if refusal := _check_supported(request):
+        return refusal
+    fitting = _fitting(view)
+    if fitting is None:
+        return _blocker(
+            "STATE_NOT_MOVABLE",
+            f"{view.name} on {view.host} is {view.state.value} (reason {view.reason}), which cannot be moved",
+            "bring it to running, paused or shut off, and ask again",
+        )
+    if request.method not in (AUTO, fitting.value):
+        return _wrong_state(Method(request.method), view)
+    return Choice(fitting, Storage.SHARED, _reason(request, view))
+
+
+def _check_supported(request: MigrationRequest) -> Finding | None:
+    if request.method != AUTO and Method(request.method) not in SUPPORTED_METHODS:
+        return _blocker(
+            "METHOD_NOT_SUPPORTED",
+            f"the method {request.method} is not supported",
+            f"use one of: auto, {', '.join(SUPPORTED_METHODS)}",
+        )
+    if request.storage != AUTO and Storage(request.storage) not in SUPPORTED_STORAGE:
+        return _blocker(
+            "STORAGE_NOT_SUPPORTED",
+            f"the storage {request.storage} is not supported",
+            f"use one of: auto, {', '.join(SUPPORTED_STORAGE)}",
+        )
+    return None
+
+
+def _fitting(view: DomainView) -> Method | None:
+    """The only method that fits the state: libvirt would accept the offline one for a running VM without a word."""
+    if view.state is DomainState.SHUTOFF and not view.active:
+        return Method.OFFLINE
+    if not view.active or view.state not in LIVE_STATES:
+        return None
+    if view.state is DomainState.PAUSED and view.reason not in MOVABLE_PAUSES:
+        return None
+    return Method.LIVE
+
+
+def _wrong_state(asked: Method, view: DomainView) -> Finding:
+    if asked is Method.LIVE:
+        message = f"{view.name} on {view.host} is shut off, so that there is nothing to move live"
+        return _blocker("METHOD_NEEDS_RUNNING_VM", message, "use --method offline, or start the VM first")
+    message = f"{view.name} on {view.host} is {view.state.value}: moving its definition alone would leave two copies"
+    return _blocker("METHOD_NEEDS_SHUT_OFF_VM", message, "use --method live, or shut the VM down first")
+
+
+def _reason(request: MigrationRequest, view: DomainView) -> str:
+    how = "chosen because the VM is" if request.method == AUTO else "as asked for; the VM is"
+    return f"{how} {view.state.value}; disks stay where they are"
+
+
+def _blocker(code: str, message: str, hint: str) -> Finding:
+    return Finding(code=code, severity=Severity.BLOCKER, message=message, hint=hint)

@@ -1,0 +1,72 @@
+"""Everything a preflight rule may know; gathered before, so that rules are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tasks.model.domain import Disk, Domain, DomainView, Interface, Resource
+from tasks.model.host import HostFacts
+from tasks.model.request import Method, MigrationRequest, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One VM, the two hosts, and how it shall go."""
+
+    request: MigrationRequest
+    method: Method
+    storage: Storage
+    domain: Domain
+    """The live definition; the only one when the VM is shut off."""
+    inactive: Domain | None
+    """What the VM would start with next time; None when it is transient."""
+    view: DomainView
+    """The VM on the source."""
+    on_destination: tuple[DomainView, ...]
+    """Domains of the destination with the same name or the same UUID."""
+    elsewhere: tuple[DomainView, ...]
+    """The same, on hosts that are neither source nor destination."""
+    source: HostFacts
+    destination: HostFacts
+    media: Mapping[str, bool | None] = field(default_factory=dict)
+    """Path -> whether the destination shows the file; None or absent: unknown."""
+    run_id: str = ""
+    """The migration's id, to recognise its own mark; empty for a dry run."""
+
+    @property
+    def live(self) -> bool:
+        """Whether the VM goes with its memory."""
+        return self.method is Method.LIVE
+
+    @property
+    def definitions(self) -> tuple[Domain, ...]:
+        """The live definition, and the inactive one where there is one: both must work on the destination."""
+        return (self.domain,) if self.inactive is None else (self.domain, self.inactive)
+
+    @property
+    def disks(self) -> tuple[Disk, ...]:
+        """Disks of both definitions, each once; the live one wins since it knows the backing chain."""
+        found: dict[tuple[str, str | None], Disk] = {}
+        for definition in self.definitions:
+            for disk in definition.disks:
+                found.setdefault((disk.target, disk.source), disk)
+        return tuple(found.values())
+
+    @property
+    def interfaces(self) -> tuple[Interface, ...]:
+        """Network cards of both definitions that differ in what they are connected to."""
+        return tuple(
+            {(i.type, i.source): i for definition in self.definitions for i in definition.interfaces}.values()
+        )
+
+    def resources(self, *kinds: str) -> tuple[Resource, ...]:
+        """Resources of these kinds in both definitions, each value once."""
+        return tuple(
+            {
+                (r.kind, r.value): r
+                for definition in reversed(self.definitions)
+                for r in definition.resources
+                if r.known and r.kind in kinds
+            }.values()
+        )
