@@ -107,8 +107,8 @@ class LibvirtHypervisor:
         self._change(host, lambda connection: guest.undefine(connection, host, uuid))
 
     def transfer(self, order: TransferOrder) -> None:
-        """See the port. ``order.max_downtime_ms`` is the caller's to set, with ``set_max_downtime``, once the job
-        runs: libvirt has no parameter for it."""
+        """See the port. ``order.max_downtime_ms`` is no parameter of libvirt's call: it is said just before, which a
+        libvirt may refuse; ``set_max_downtime`` says it to the running job."""
         destination = self._pool(order.destination).address
         with self._pool(order.source).checkout() as connection:
             try:

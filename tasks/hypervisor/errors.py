@@ -124,6 +124,9 @@ def translate_transfer(error: libvirt.libvirtError, source: str, destination: st
     if lost:
         message = f"the connection to {source} broke during the transfer: {text}"
         return OutcomeUnknown("CONNECTION_LOST", message, LOOK)
+    if error.get_error_code() in AUTH_CODES:
+        message = f"{destination} does not let {source}'s libvirt in: {text}"
+        return OperatorMustFix("AUTH_FAILED", message, f"on {source}, as root, try: virsh -c PEER_URI version")
     if error.get_error_domain() in CONNECTION_DOMAINS and error.get_error_code() not in TABLE:
         message = f"{source} lost or did not reach {destination}: {text}"
         return OutcomeUnknown("PEER_UNREACHABLE", message, f"on {source}, try: virsh -c PEER_URI version")

@@ -74,7 +74,7 @@ def read_facts(
         arch=host_arch,
         cpus=info[2],
         memory_total_kib=info[1] * MIB_KIB,
-        memory_free_kib=_free_memory_kib(connection),
+        memory_free_kib=min(info[1] * MIB_KIB, _free_memory_kib(connection)),
         pools=read_pools(connection),
         networks=read_networks(connection),
         interfaces=read_interfaces(connection),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid as uuid_module
-from dataclasses import replace
 from typing import Any
 
 import libvirt
@@ -60,7 +59,7 @@ def find(connection: Connection, host: str, vm: str) -> DomainView | None:
             return None
         try:
             before = domain.state()
-            view = _view(domain, host)
+            view = _view(domain, host, before)
             after, active = domain.state(), bool(domain.isActive())
         except libvirt.libvirtError as error:
             if error.get_error_code() not in NONE_THERE:
@@ -121,14 +120,15 @@ def define(connection: Connection, host: str, xml: str) -> None:
     Raises:
         OperatorMustFix: ``DOMAIN_EXISTS``, ``XML_INVALID``.
     """
-    mark = parse_mark(xml)
-    for existing in _clashing(connection, xml):
+    mark, uuid, name = parse_mark(xml), *_identity(xml)
+    for existing in _clashing(connection, uuid, name):
         theirs = _read_mark(existing, persistent=bool(existing.isPersistent()))
-        if mark is None or theirs is None or theirs.id != mark.id:
+        same = existing.name() == name and (not uuid or uuid_module.UUID(uuid).bytes == existing.UUID())
+        if not same or mark is None or theirs is None or theirs.id != mark.id:
             raise OperatorMustFix(
                 "DOMAIN_EXISTS",
                 f"{host} already has {existing.name()} ({existing.UUIDString()})",
-                f"rename or remove it there: virsh -c URI undefine {existing.UUIDString()}",
+                f"if it is not needed: virsh -c URI undefine {existing.UUIDString()}",
             )
     # Without VIR_DOMAIN_DEFINE_VALIDATE: libvirt writes definitions that its own schema refuses.
     connection.defineXML(xml)
@@ -158,16 +158,17 @@ def resume(domain: Any) -> None:
         domain.resume()
 
 
-def _view(domain: Any, host: str) -> DomainView:
-    active, persistent = bool(domain.isActive()), bool(domain.isPersistent())
+def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
+    active, persistent = domain.ID() >= 0, bool(domain.isPersistent())
     job = read_job(domain) if active else NO_JOB
     _, memory_kib, _, vcpus, _ = domain.info()
-    view = DomainView(
+    state, reason = state_and_reason
+    return DomainView(
         host=host,
         name=domain.name(),
         uuid=domain.UUIDString(),
-        state=DomainState.NOSTATE,
-        reason=0,
+        state=STATES.get(state, DomainState.NOSTATE),
+        reason=reason,
         active=active,
         persistent=persistent,
         # libvirt has neither for transient domains, and says so with an error.
@@ -178,8 +179,6 @@ def _view(domain: Any, host: str) -> DomainView:
         mark=_read_mark(domain, persistent=persistent),
         job=job,
     )
-    state, reason = domain.state()
-    return replace(view, state=STATES.get(state, DomainState.NOSTATE), reason=reason)
 
 
 def _read_mark(domain: Any, *, persistent: bool) -> Mark | None:
@@ -213,15 +212,20 @@ def _refuse_loss(domain: Any, host: str) -> None:
         )
 
 
-def _clashing(connection: Connection, xml: str) -> list[Any]:
+def _identity(xml: str) -> tuple[str, str]:
+    """UUID (empty when there is none that libvirt would take) and name of a definition."""
     parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True)
     try:
         root = etree.fromstring(xml.encode(), parser)
     except (etree.XMLSyntaxError, ValueError):
         # Not the parser's message: it may quote the XML, and that may hold passwords.
-        raise OperatorMustFix("XML_INVALID", "the definition is not well-formed XML", "") from None
-    uuid, name = (root.findtext("uuid") or "").strip(), root.findtext("name") or ""
-    found = [look_up_uuid(connection, uuid) if _is_uuid(uuid) else None, _or_none(connection.lookupByName, name)]
+        raise OperatorMustFix("XML_INVALID", "the definition is not well-formed XML", "see vmferry inspect") from None
+    uuid = (root.findtext("uuid") or "").strip()
+    return uuid if _is_uuid(uuid) else "", root.findtext("name") or ""
+
+
+def _clashing(connection: Connection, uuid: str, name: str) -> list[Any]:
+    found = [look_up_uuid(connection, uuid) if uuid else None, _or_none(connection.lookupByName, name)]
     return [domain for domain in found if domain is not None]
 
 

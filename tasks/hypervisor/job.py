@@ -84,7 +84,20 @@ def abort_migration(domain: Any) -> None:
 
 
 def set_max_downtime(domain: Any, downtime_ms: int) -> bool:
-    """Tell the running migration its longest pause; False when libvirt does not take it now."""
+    """Tell the running migration its longest pause; False when none runs.
+
+    Looks first: on a destination the call would wait for the end of the incoming migration, and then be taken by the
+    guest that runs there.
+    """
+    job = read_job(domain)
+    return job.active and job.is_migration and plan_max_downtime(domain, downtime_ms)
+
+
+def plan_max_downtime(domain: Any, downtime_ms: int) -> bool:
+    """Tell QEMU the longest pause, for a migration that runs or is about to; False when libvirt does not take it.
+
+    libvirt 9.0 takes it before a migration starts; where that is refused, it must be said once the job runs.
+    """
     try:
         domain.migrateSetMaxDowntime(downtime_ms)
     except libvirt.libvirtError as error:

@@ -7,6 +7,7 @@ from typing import Any
 import libvirt
 
 from tasks.hypervisor.address import HostAddress, migrate_uri, peer_uri
+from tasks.hypervisor.job import plan_max_downtime
 from tasks.model.ports import TransferOrder
 
 
@@ -22,6 +23,8 @@ def migrate(domain: Any, order: TransferOrder, destination: HostAddress) -> None
     """
     persistent = bool(domain.isPersistent())
     uri = peer_uri(order.destination, destination)
+    if order.max_downtime_ms:
+        plan_max_downtime(domain, order.max_downtime_ms)
     domain.migrateToURI3(uri, _parameters(order, destination, persistent=persistent), _flags(order, persistent))
 
 
