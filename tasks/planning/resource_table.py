@@ -1,8 +1,8 @@
 """What in a domain XML names something of the host: data for ``resources``.
 
 Keys are paths below ``domain``: ``a/b@c`` is an attribute, ``a/b`` is the element's text. Two families are folded,
-since they share a grammar: ``chardev`` stands for serial, parallel, console, channel and redirdev, and the layers of a disk
-(backingStore, mirror, dataStore) are left out of the path. Sources: libvirt's domain format documentation and the
+since they share a grammar: ``chardev`` stands for serial, parallel, console, channel and redirdev, and the layers of a
+disk (backingStore, mirror, dataStore) are left out of the path. Sources: libvirt's domain format documentation and the
 grammar that libvirt installs (domaincommon.rng, 9.0), with the additions of later versions known when this was written.
 """
 

@@ -32,7 +32,7 @@ def check_same_host(s: Situation) -> list[Finding]:
     RUNNING_ON_DESTINATION="The VM is shut off on the source and runs on the destination.",
 )
 def check_destination_copy(s: Situation) -> list[Finding]:
-    """libvirt overwrites a shut-off definition of the same name and UUID without a word; the other clashes it refuses."""
+    """libvirt overwrites a shut-off definition of the same name and UUID without a word; other clashes it refuses."""
     return [finding for view in s.on_destination for finding in _clash(s, view)]
 
 
@@ -78,10 +78,10 @@ def _is_ours(s: Situation, view: DomainView) -> bool:
 def check_third_hosts(s: Situation) -> list[Finding]:
     """A copy on a third host would be started one day, on the same disks."""
     copies = [view for view in s.elsewhere if view.uuid == s.view.uuid]
-    return [_copy(s, view) for view in copies]
+    return [_copy(view) for view in copies]
 
 
-def _copy(s: Situation, view: DomainView) -> Finding:
+def _copy(view: DomainView) -> Finding:
     if view.active:
         message = f"{view.name} (UUID {view.uuid}) is active on {view.host} too, which takes no part in this"
         return blocker("RUNNING_ELSEWHERE", message, f"find out which copy is the right one: vmferry vms {view.host}")

@@ -45,7 +45,8 @@ def compare_pools(here: Pool, there: Pool, source: HostFacts, destination: HostF
         )
     if _target(here) != _target(there):
         return Sharing(
-            False, f"{here.source} is mounted at {here.target} on {source.name}, at {there.target} on {destination.name}"
+            False,
+            f"{here.source} is mounted at {here.target} on {source.name}, at {there.target} on {destination.name}",
         )
     return Sharing(True, f"{here.source} is mounted at {here.target} on both hosts")
 

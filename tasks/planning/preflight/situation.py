@@ -56,9 +56,7 @@ class Situation:
     @property
     def interfaces(self) -> tuple[Interface, ...]:
         """Network cards of both definitions that differ in what they are connected to."""
-        return tuple(
-            {(i.type, i.source): i for definition in self.definitions for i in definition.interfaces}.values()
-        )
+        return tuple({(i.type, i.source): i for definition in self.definitions for i in definition.interfaces}.values())
 
     def resources(self, *kinds: str) -> tuple[Resource, ...]:
         """Resources of these kinds in both definitions, each value once."""

@@ -1,0 +1,66 @@
+"""Preflight: whether the VM may move. Every rule runs, every finding is reported; nothing is changed anywhere."""
+
+from __future__ import annotations
+
+from tasks.model.finding import Finding, Severity
+from tasks.planning.preflight import capacity, devices, disks, firmware, identity, network
+from tasks.planning.preflight.registry import Rule
+from tasks.planning.preflight.situation import Situation
+
+__all__ = ["DESCRIPTIONS", "RULES", "Rule", "Situation", "run_rules"]
+
+RULES: tuple[Rule, ...] = (
+    identity.check_same_host,
+    identity.check_destination_copy,
+    identity.check_third_hosts,
+    identity.check_job,
+    identity.check_persistence,
+    identity.check_marks,
+    identity.check_autostart,
+    disks.check_file_disks,
+    disks.check_backing_chains,
+    disks.check_disks_present,
+    disks.check_block_disks,
+    disks.check_volume_disks,
+    disks.check_odd_disks,
+    disks.check_media,
+    disks.check_network_disks,
+    disks.check_disk_options,
+    firmware.check_nvram,
+    firmware.check_tpm,
+    firmware.check_managed_save,
+    firmware.check_boot_files,
+    devices.check_host_devices,
+    devices.check_other_host_devices,
+    devices.check_filesystems,
+    devices.check_memory_and_backends,
+    devices.check_secrets,
+    devices.check_launch_security,
+    devices.check_unknown_resources,
+    devices.check_endpoints,
+    capacity.check_virt_type,
+    capacity.check_machine,
+    capacity.check_emulator,
+    capacity.check_versions,
+    capacity.check_memory,
+    capacity.check_cpus,
+    capacity.check_hugepages,
+    capacity.check_cpu_model,
+    network.check_networks,
+    network.check_bridges,
+    network.check_filters,
+    network.check_graphics,
+    network.check_consoles,
+)
+"""All rules; within one severity, findings are reported in this order."""
+
+DESCRIPTIONS: dict[str, str] = {code: text for rule in RULES for code, text in rule.codes.items()}
+"""Every code that preflight may report, with what it means."""
+
+_WEIGHT = {Severity.BLOCKER: 0, Severity.WARNING: 1, Severity.INFO: 2}
+
+
+def run_rules(situation: Situation) -> tuple[Finding, ...]:
+    """What all rules say: blockers first, then warnings, then the rest."""
+    findings = dict.fromkeys(finding for rule in RULES for finding in rule(situation))
+    return tuple(sorted(findings, key=lambda finding: _WEIGHT[finding.severity]))

@@ -1,0 +1,77 @@
+"""Rules about state beside the disks: NVRAM, TPM, saved memory; and files that the VM boots from."""
+
+from __future__ import annotations
+
+from tasks.model.finding import Finding
+from tasks.planning.preflight.registry import blocker, blocker_if, info, rule, warning
+from tasks.planning.preflight.sharing import find_sharing
+from tasks.planning.preflight.situation import Situation
+
+BOOT_KINDS = ("kernel", "initrd", "dtb", "acpi-table", "shim")
+FIRMWARE_KINDS = ("loader", "nvram-template", "rom")
+
+
+@rule(
+    NVRAM_NOT_COPIED="The UEFI variables are in a file of the source host, which a shut-off move does not take along.",
+    NVRAM_LEFT_ON_SOURCE="The UEFI variables go along with the memory; their old file stays on the source.",
+)
+def check_nvram(s: Situation) -> list[Finding]:
+    """Observed: OFFLINE copies nothing (the VM would start from the template); live transfers, and leaves the file."""
+    path = next((d.nvram for d in s.definitions if d.nvram), None)
+    if path is None or find_sharing(path, s.source, s.destination).proven:
+        return []
+    if s.live:
+        return [info("NVRAM_LEFT_ON_SOURCE", f"the UEFI variables are moved; {path} stays on {s.source.name} as it is")]
+    message = f"the UEFI variables in {path} would stay on {s.source.name}, and with them the VM's boot entries"
+    return [blocker("NVRAM_NOT_COPIED", message, "start the VM and move it live, or put the file on shared storage")]
+
+
+@rule(
+    TPM_STATE_NOT_COPIED="The emulated TPM's state is in files of the source, which stay there when the VM is shut off.",
+    TPM_STATE_LEFT_ON_SOURCE="The emulated TPM's state goes along with the memory; its old files stay on the source.",
+    TPM_IS_HOST_DEVICE="The TPM is a device of the host.",
+)
+def check_tpm(s: Situation) -> list[Finding]:
+    """The state is in the live stream; without it, whatever the guest sealed (disk keys) is lost."""
+    device = next((r.value for r in s.resources("tpm")), None)
+    if device is not None:
+        return [blocker("TPM_IS_HOST_DEVICE", f"the TPM is {device} of {s.source.name}", "detach it")]
+    if not any(d.tpm for d in s.definitions):
+        return []
+    if s.live:
+        message = f"the TPM's state is moved; its files stay on {s.source.name} as they are"
+        return [info("TPM_STATE_LEFT_ON_SOURCE", message, f"swtpm must be installed on {s.destination.name}")]
+    message = f"the TPM's state would stay on {s.source.name}, and with it whatever the guest has sealed"
+    return [blocker("TPM_STATE_NOT_COPIED", message, "start the VM and move it live")]
+
+
+@rule(
+    MANAGED_SAVE="The VM has saved memory on the source (managed save), which would be lost or restored too late.",
+)
+def check_managed_save(s: Situation) -> list[Finding]:
+    """Observed: OFFLINE says nothing, and leaves the image to be restored by a later domain of the same name."""
+    if not s.view.managed_save:
+        return []
+    message = f"{s.view.name} has a managed save image on {s.source.name}"
+    hint = f"start it and move it live, or discard the memory: virsh managedsave-remove {s.view.uuid}"
+    return [blocker_if(not s.live, "MANAGED_SAVE", message, hint)]
+
+
+@rule(
+    BOOT_FILE_MISSING="The destination does not have a file that the VM boots from.",
+    BOOT_FILE_UNSEEN="Whether the destination has the files that the VM boots from cannot be seen.",
+)
+def check_boot_files(s: Situation) -> list[Finding]:
+    """Kernel, initrd and the like are opened at start; firmware is expected where the package puts it."""
+    files = [r for r in s.resources(*BOOT_KINDS, *FIRMWARE_KINDS) if r.value.startswith("/")]
+    findings = []
+    for found in files:
+        present = s.media.get(found.value)
+        if present is False:
+            message = f"{s.destination.name} does not have {found.value} ({found.kind})"
+            findings.append(blocker("BOOT_FILE_MISSING", message, "copy it there"))
+        elif present is None and not find_sharing(found.value, s.source, s.destination).proven:
+            message = f"{found.value} ({found.kind}) must be on {s.destination.name}, where nobody can see it"
+            level = info if found.kind in FIRMWARE_KINDS else warning
+            findings.append(level("BOOT_FILE_UNSEEN", message, f"ls {found.value} on {s.destination.name}"))
+    return findings
