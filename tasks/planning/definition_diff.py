@@ -93,12 +93,10 @@ def _child_differences(intended: Element, actual: Element, place: str) -> list[s
         if child.tag in FILLED_IN or _is_empty_metadata(child):
             continue
         where = _place(place, child)
-        match = _find_match(child, left, where)
-        if match is None:
-            differences.append(f"{where} is missing")
-        else:
+        match, found = _find_match(child, left, where)
+        differences.extend(found)
+        if match is not None:
             left.remove(match)
-            differences.extend(_compare(child, match, where))
     return differences + [f"{_place(place, c)} is there and should not" for c in left if c.tag in MATTERS_WHEN_ADDED]
 
 
@@ -106,10 +104,19 @@ def _is_empty_metadata(element: Element) -> bool:
     return element.tag == "metadata" and len(element) == 0
 
 
-def _find_match(child: Element, candidates: list[Element], where: str) -> Element | None:
-    """The counterpart: the one that agrees in everything, else the first one with the same key."""
-    same = [c for c in candidates if c.tag == child.tag and _agrees(child, c)]
-    return next((c for c in same if not _compare(child, c, where)), None) or next(iter(same), None)
+def _find_match(child: Element, candidates: list[Element], where: str) -> tuple[Element | None, list[str]]:
+    """The counterpart with the fewest differences among those with the same key, and these differences."""
+    best: Element | None = None
+    fewest = [f"{where} is missing"]
+    for candidate in candidates:
+        if candidate.tag != child.tag or not _agrees(child, candidate):
+            continue
+        found = _compare(child, candidate, where)
+        if best is None or len(found) < len(fewest):
+            best, fewest = candidate, found
+        if not found:
+            break
+    return best, fewest
 
 
 def _agrees(intended: Element, actual: Element) -> bool:

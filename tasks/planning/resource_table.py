@@ -9,6 +9,8 @@ grammar that libvirt installs (domaincommon.rng, 9.0), with the additions of lat
 from __future__ import annotations
 
 CHARDEVS = frozenset({"serial", "parallel", "console", "channel", "redirdev"})
+CHARDEV_HOLDERS = frozenset({"devices/smartcard", "devices/rng/backend", "devices/crypto/backend"})
+"""Other places where libvirt's grammar has a character device inside."""
 LAYERS = frozenset({"backingStore", "mirror", "dataStore"})
 
 SKIPPED = frozenset(
@@ -51,6 +53,7 @@ KINDS: dict[str, str] = {
     "os/varstore@template": "nvram-template",
     "sysinfo/entry@file": "file",
     "launchSecurity@type": "launch-security",
+    "launchSecurity/quoteGenerationService@path": "socket",
     # Placement on the host
     "vcpu@cpuset": "host-cpus",
     "cputune/vcpupin@cpuset": "host-cpus",
@@ -92,7 +95,6 @@ KINDS: dict[str, str] = {
     "devices/disk/source/encryption/secret@uuid": "secret",
     "devices/disk/source/encryption/secret@usage": "secret",
     "devices/disk/backenddomain@name": "domain",
-    "devices/disk@file": "file",
     # Network cards
     "devices/interface/source@network": "network",
     "devices/interface/source@bridge": "bridge",
@@ -122,15 +124,9 @@ KINDS: dict[str, str] = {
     "devices/chardev/source@master": "device-node",
     "devices/chardev/source@slave": "device-node",
     "devices/chardev/log@file": "log-file",
-    "devices/smartcard/source@path": "chardev",
-    "devices/smartcard/source@host": "address",
-    "devices/smartcard/log@file": "log-file",
     "devices/smartcard/database": "directory",
     "devices/smartcard/certificate": "smartcard-certificate",
     "devices/rng/backend": "rng",
-    "devices/rng/backend/source@path": "chardev",
-    "devices/rng/backend/source@host": "address",
-    "devices/rng/backend/log@file": "log-file",
     # Display and sound
     "devices/graphics@listen": "listen-address",
     "devices/graphics@socket": "socket",
@@ -192,7 +188,6 @@ KINDS: dict[str, str] = {
     "devices/lease/target@path": "file",
     "devices/pstore/path": "file",
     "devices/nvram/path": "file",
-    "devices/crypto/backend/source@path": "socket",
     "devices/panic/source@path": "file",
 }
 """Everything of the host that we recognise, with the kind it is reported as."""
@@ -236,12 +231,6 @@ GUEST_SIDE = frozenset(
         "devices/chardev/source@append",
         "devices/chardev/source@channel",
         "devices/chardev/source@startupPolicy",
-        "devices/smartcard/source@mode",
-        "devices/smartcard/source@service",
-        "devices/smartcard/source@tls",
-        "devices/rng/backend/source@mode",
-        "devices/rng/backend/source@service",
-        "devices/rng/backend/source@tls",
         "devices/input/source@grab",
         "devices/input/source@grabToggle",
         "devices/input/source@repeat",
@@ -253,9 +242,10 @@ GUEST_SIDE = frozenset(
         "devices/hostdev/source@managed",
         "devices/hostdev/source/vendor@id",
         "devices/hostdev/source/product@id",
-        "devices/crypto/backend/source@mode",
         "devices/tpm/backend/source@type",
+        "devices/hostdev/acpi@nodeset",
         "memoryBacking/source@type",
+        "memoryBacking/hugepages/page@nodeset",
     }
 )
 """Recognised, and not of the host, although the name alone would look like it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tasks.model.domain import Resource
 from tasks.planning.addresses import format_address
-from tasks.planning.resource_table import CHARDEVS, GUEST_SIDE, HOST_ATTRIBUTES, KINDS, LAYERS, SKIPPED
+from tasks.planning.resource_table import CHARDEV_HOLDERS, CHARDEVS, GUEST_SIDE, HOST_ATTRIBUTES, KINDS, LAYERS, SKIPPED
 from tasks.planning.resource_vocabulary import is_known_element
 from tasks.planning.xml_tree import Element, attributes_of, parse_domain_tree
 
@@ -55,9 +55,9 @@ def _visit(element: Element, parent: str) -> Iterator[Resource]:
 def _fold(parent: str, name: str) -> str:
     if parent == "devices" and name in CHARDEVS:
         return "devices/chardev"
-    if parent.startswith("devices/disk") and name in LAYERS:
-        return "devices/disk"
-    if parent == "devices/disk/source" and name == "dataStore":
+    if parent in CHARDEV_HOLDERS and name in ("source", "log"):
+        return f"devices/chardev/{name}"
+    if parent in ("devices/disk", "devices/disk/source") and name in LAYERS:
         return "devices/disk"
     return f"{parent}/{name}" if parent else name
 
