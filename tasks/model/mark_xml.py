@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from lxml import etree
 
 from tasks.model.domain import Mark
+from tasks.model.request import ID_PATTERN
 
 MARK_URI = "urn:vmferry:mark:1"
 """XML namespace of the mark; libvirt keeps one element per namespace in a domain's metadata."""
 MARK_PREFIX = "vmferry"
 """Namespace prefix that libvirt writes the element with."""
 MARK_TAG = f"{{{MARK_URI}}}migration"
+NUMBER_PATTERN = r"[0-9]{1,15}"
 
 
 def mark_element(mark: Mark) -> str:
     """The mark as one XML element without a namespace: virDomainSetMetadata adds the namespace itself."""
     element = etree.Element("migration", id=mark.id, attempt=str(mark.attempt), fence=str(mark.fence))
-    return etree.tostring(element, encoding="unicode")
-
-
-def qualified_mark_element(mark: Mark) -> str:
-    """The mark as it stands inside ``<metadata>`` of a whole domain definition."""
-    element = etree.Element(MARK_TAG, nsmap={MARK_PREFIX: MARK_URI})
-    for name, value in (("id", mark.id), ("attempt", str(mark.attempt)), ("fence", str(mark.fence))):
-        element.set(name, value)
     return etree.tostring(element, encoding="unicode")
 
 
@@ -39,11 +35,11 @@ def parse_mark(xml: str) -> Mark | None:
     element = _find(root)
     if element is None:
         return None
-    attempt, fence = element.get("attempt", ""), element.get("fence", "")
     identifier = element.get("id", "")
-    if not (identifier and attempt.isdecimal() and fence.isdecimal()):
+    numbers = (element.get("attempt", ""), element.get("fence", ""))
+    if not re.fullmatch(ID_PATTERN, identifier) or not all(re.fullmatch(NUMBER_PATTERN, n) for n in numbers):
         return None
-    return Mark(identifier, int(attempt), int(fence))
+    return Mark(identifier, int(numbers[0]), int(numbers[1]))
 
 
 def _find(root: etree._Element) -> etree._Element | None:

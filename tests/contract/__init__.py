@@ -1,0 +1,1 @@
+"""What every implementation of a port must do: the same tests on the fake and on the real thing."""

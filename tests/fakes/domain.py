@@ -1,0 +1,113 @@
+"""A domain of the fake: definitions, state and job, changed in the ways that libvirt 9.0 was seen to change them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lxml import etree
+
+from tasks.model.domain import ACTIVE_STATES, NO_JOB, DomainState, DomainView, JobStats, Mark
+from tasks.model.mark_xml import parse_mark
+from tasks.planning.mark_xml import with_mark, without_mark
+
+RUNNING_BOOTED = 1
+RUNNING_MIGRATED = 2
+PAUSED_USER = 1
+PAUSED_MIGRATION = 2
+SHUTOFF_SHUTDOWN = 1
+SHUTOFF_MIGRATED = 4
+
+
+@dataclass
+class FakeDomain:
+    """One domain on one fake host."""
+
+    name: str
+    uuid: str
+    inactive_xml: str
+    live_xml: str = ""
+    state: DomainState = DomainState.SHUTOFF
+    reason: int = SHUTOFF_SHUTDOWN
+    persistent: bool = True
+    autostart: bool = False
+    managed_save: bool = False
+    snapshots: int = 0
+    job: JobStats = NO_JOB
+    completed_job: JobStats | None = None
+    max_downtime_ms: int = 0
+    started: int = 0
+    """How often the guest was booted: a migration must not add to it."""
+
+    @property
+    def active(self) -> bool:
+        """Whether a hypervisor process would exist."""
+        return self.state in ACTIVE_STATES
+
+    @property
+    def mark(self) -> Mark | None:
+        """From the inactive definition when persistent, else from the live one."""
+        return parse_mark(self.inactive_xml if self.persistent else self.live_xml)
+
+    def set_mark(self, mark: Mark | None) -> None:
+        """Write or remove the mark, live and persistent as far as the domain is either."""
+        if self.persistent:
+            self.inactive_xml = _marked(self.inactive_xml, mark)
+        if self.active:
+            self.live_xml = _marked(self.live_xml, mark)
+
+    def start(self) -> None:
+        """Boot the guest."""
+        self.state, self.reason = DomainState.RUNNING, RUNNING_BOOTED
+        self.live_xml = self.inactive_xml
+        self.started += 1
+
+    def view(self, host: str, *, bare: bool = False) -> DomainView:
+        """As the port shows it; ``bare`` without mark and job."""
+        root = etree.fromstring(self.live_xml if self.active else self.inactive_xml)
+        return DomainView(
+            host=host,
+            name=self.name,
+            uuid=self.uuid,
+            state=self.state,
+            reason=self.reason,
+            active=self.active,
+            persistent=self.persistent,
+            autostart=self.autostart,
+            managed_save=self.managed_save,
+            memory_kib=memory_kib(root),
+            vcpus=int(root.findtext("vcpu") or 1),
+            mark=None if bare else self.mark,
+            job=NO_JOB if bare else self.job,
+        )
+
+    def xml(self, *, inactive: bool, secure: bool) -> str:
+        """The definition; without ``secure`` it has no passwords."""
+        text = self.live_xml if self.active and not inactive else self.inactive_xml
+        return text if secure else _without_passwords(text)
+
+
+def identity(xml: str) -> tuple[str, str]:
+    """Name and UUID of a definition."""
+    root = etree.fromstring(xml)
+    return root.findtext("name") or "", root.findtext("uuid") or ""
+
+
+def memory_kib(root: etree._Element) -> int:
+    """Memory of a definition, KiB."""
+    memory = root.find("memory")
+    if memory is None:
+        return 0
+    units = {"KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}
+    return int(memory.text or 0) * units[memory.get("unit", "KiB")]
+
+
+def _marked(xml: str, mark: Mark | None) -> str:
+    return without_mark(xml) if mark is None else with_mark(xml, mark)
+
+
+def _without_passwords(xml: str) -> str:
+    root = etree.fromstring(xml)
+    for element in root.iter("graphics"):
+        if "passwd" in element.attrib:
+            del element.attrib["passwd"]
+    return etree.tostring(root, encoding="unicode")

@@ -1,0 +1,357 @@
+"""``Hypervisor`` in memory, for tests of what stands above it. Thread-safe; faults are context managers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from tasks.model.domain import NO_JOB, DomainState, DomainView, JobStats, Mark
+from tasks.model.errors import HostUnreachable, HypervisorError, OperatorMustFix, OutcomeUnknown
+from tasks.model.host import HostFacts
+from tasks.model.mark_xml import parse_mark
+from tasks.model.ports import TransferOrder
+from tests.fakes.domain import (
+    PAUSED_MIGRATION,
+    PAUSED_USER,
+    RUNNING_BOOTED,
+    RUNNING_MIGRATED,
+    SHUTOFF_MIGRATED,
+    FakeDomain,
+    identity,
+)
+
+MEMORY = 64 * 1024 * 1024
+RUNNING_JOB = JobStats(
+    active=True, is_migration=True, elapsed_ms=1, memory_total=MEMORY, memory_processed=4096, memory_remaining=MEMORY
+)
+LAST_JOB = replace(RUNNING_JOB, active=False, elapsed_ms=20, memory_processed=MEMORY, memory_remaining=0, downtime_ms=2)
+HELD_AT_MOST_S = 60.0
+
+
+@dataclass
+class FakeHost:
+    """One fake host."""
+
+    facts: HostFacts
+    domains: dict[str, FakeDomain] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+    """Paths that exist in the directories of its pools."""
+    reachable: bool = True
+
+
+class FakeHypervisor:
+    """Hosts, domains and transfers in memory; ``calls`` has every call that changed something, in order."""
+
+    def __init__(self, *hosts: str) -> None:
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self.hosts = {name: FakeHost(default_facts(name, number)) for number, name in enumerate(hosts)}
+        self.calls: list[tuple[str, str]] = []
+        """(call, host)."""
+        self._held = False
+        self._abort_asked: set[str] = set()
+        self._faults: dict[str, HypervisorError] = {}
+        self._lose_reply = False
+
+    # --- arranging -------------------------------------------------------------------------------------------------
+
+    def add_domain(self, host: str, xml: str, *, running: bool = False, persistent: bool = True) -> FakeDomain:
+        """Put a domain on a host; a transient one must run."""
+        name, uuid = identity(xml)
+        domain = FakeDomain(name=name, uuid=uuid, inactive_xml=xml, persistent=persistent)
+        if running:
+            domain.start()
+        with self._lock:
+            self.hosts[host].domains[uuid] = domain
+        return domain
+
+    @contextmanager
+    def unreachable(self, host: str) -> Iterator[None]:
+        """The host does not answer, neither to us nor to its peers."""
+        with self._lock:
+            self.hosts[host].reachable = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.hosts[host].reachable = True
+
+    @contextmanager
+    def transfers_held(self) -> Iterator[None]:
+        """Transfers run, and do not end unless they are aborted."""
+        with self._lock:
+            self._held = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held = False
+                self._changed.notify_all()
+
+    @contextmanager
+    def failing(self, call: str, error: HypervisorError) -> Iterator[None]:
+        """The named call of the port raises ``error`` and does nothing; a transfer leaves the guest at the source."""
+        with self._lock:
+            self._faults[call] = error
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._faults[call]
+
+    @contextmanager
+    def replies_lost(self) -> Iterator[None]:
+        """A transfer succeeds, and its call says that the connection broke."""
+        with self._lock:
+            self._lose_reply = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lose_reply = False
+
+    # --- the port --------------------------------------------------------------------------------------------------
+
+    def find_domain(self, host: str, vm: str) -> DomainView | None:
+        """See the port."""
+        with self._asked("find_domain", host) as there:
+            domain = _by_uuid_or_name(there, vm)
+            return None if domain is None else domain.view(host)
+
+    def list_domains(self, host: str) -> Sequence[DomainView]:
+        """See the port."""
+        with self._asked("list_domains", host) as there:
+            return sorted((d.view(host, bare=True) for d in there.domains.values()), key=lambda view: view.name)
+
+    def fetch_facts(self, host: str, *, virt_type: str = "", arch: str = "", emulator: str = "") -> HostFacts:  # noqa: ARG002
+        """See the port."""
+        with self._asked("fetch_facts", host) as there:
+            return there.facts
+
+    def fetch_xml(
+        self, host: str, uuid: str, *, inactive: bool = False, secure: bool = False, migratable: bool = False
+    ) -> str:
+        """See the port."""
+        with self._asked("fetch_xml", host) as there:
+            return _demand(there, host, uuid).xml(inactive=inactive, secure=secure or migratable)
+
+    def file_exists(self, host: str, path: str) -> bool | None:
+        """See the port."""
+        with self._asked("file_exists", host) as there:
+            targets = {pool.target for pool in there.facts.pools if pool.active}
+            return path in there.files if str(PurePosixPath(path).parent) in targets else None
+
+    def fetch_job(self, host: str, uuid: str) -> JobStats:
+        """See the port."""
+        with self._asked("fetch_job", host) as there:
+            domain = there.domains.get(uuid)
+            return NO_JOB if domain is None else domain.job
+
+    def fetch_completed_job(self, host: str, uuid: str) -> JobStats | None:
+        """See the port."""
+        with self._asked("fetch_completed_job", host) as there:
+            domain = there.domains.get(uuid)
+            return None if domain is None else domain.completed_job
+
+    def set_autostart(self, host: str, uuid: str, *, enabled: bool) -> None:
+        """See the port."""
+        with self._asked("set_autostart", host, effect=True) as there:
+            domain = _demand(there, host, uuid)
+            if not domain.persistent:
+                raise OperatorMustFix("OPERATION_INVALID", f"{host}: cannot set autostart for transient domain", "")
+            domain.autostart = enabled
+
+    def write_mark(self, host: str, uuid: str, mark: Mark) -> None:
+        """See the port."""
+        with self._asked("write_mark", host, effect=True) as there:
+            _demand(there, host, uuid).set_mark(mark)
+
+    def remove_mark(self, host: str, uuid: str) -> None:
+        """See the port."""
+        with self._asked("remove_mark", host, effect=True) as there:
+            _demand(there, host, uuid).set_mark(None)
+
+    def define(self, host: str, xml: str) -> None:
+        """See the port."""
+        with self._asked("define", host, effect=True) as there:
+            name, uuid = identity(xml)
+            mark = parse_mark(xml)
+            for domain in there.domains.values():
+                if name != domain.name and uuid != domain.uuid:
+                    continue
+                same = (name, uuid) == (domain.name, domain.uuid)
+                if not same or mark is None or domain.mark is None or domain.mark.id != mark.id:
+                    raise OperatorMustFix("DOMAIN_EXISTS", f"{host} already has {domain.name} ({domain.uuid})", "")
+            if uuid in there.domains:
+                there.domains[uuid].inactive_xml, there.domains[uuid].persistent = xml, True
+            else:
+                there.domains[uuid] = FakeDomain(name=name, uuid=uuid, inactive_xml=xml)
+
+    def undefine(self, host: str, uuid: str) -> None:
+        """See the port."""
+        with self._asked("undefine", host, effect=True) as there:
+            domain = there.domains.get(uuid)
+            if domain is None:
+                return
+            for refused, code in (
+                (domain.snapshots, "HAS_SNAPSHOTS"),
+                (domain.managed_save, "HAS_MANAGED_SAVE"),
+                (domain.active, "DOMAIN_ACTIVE"),
+            ):
+                if refused:
+                    raise OperatorMustFix(code, f"{host}: {domain.name}", "")
+            del there.domains[uuid]
+
+    def transfer(self, order: TransferOrder) -> None:
+        """See the port."""
+        with self._changed:
+            with self._asked("transfer", order.source, effect=True, faults=False) as there:
+                source = _demand(there, order.source, order.uuid)
+                _check_transferable(source, order.source)
+                destination = self._incoming(order, source)
+            source.job = replace(RUNNING_JOB, elapsed_ms=1)
+            self._changed.wait_for(lambda: self._may_end(order.uuid), HELD_AT_MOST_S)
+            source.job = NO_JOB
+            self._end(order, source, destination)
+
+    def set_max_downtime(self, host: str, uuid: str, downtime_ms: int) -> bool:
+        """See the port."""
+        with self._asked("set_max_downtime", host) as there:
+            domain = there.domains.get(uuid)
+            if domain is None or not domain.job.active:
+                return False
+            domain.max_downtime_ms = downtime_ms
+            return True
+
+    def abort_job(self, host: str, uuid: str) -> None:
+        """See the port."""
+        with self._changed, self._asked("abort_job", host, effect=True) as there:
+            domain = there.domains.get(uuid)
+            if domain is not None and domain.job.active:
+                self._abort_asked.add(uuid)
+                self._changed.notify_all()
+
+    def resume(self, host: str, uuid: str) -> None:
+        """See the port."""
+        with self._asked("resume", host, effect=True) as there:
+            domain = _demand(there, host, uuid)
+            if not domain.active:
+                raise OperatorMustFix("OPERATION_INVALID", f"{host}: domain is not running", "")
+            if domain.state is DomainState.PAUSED:
+                domain.state, domain.reason = DomainState.RUNNING, RUNNING_BOOTED
+
+    def close(self) -> None:
+        """See the port."""
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _asked(self, call: str, host: str, *, effect: bool = False, faults: bool = True) -> Iterator[FakeHost]:
+        with self._lock:
+            if host not in self.hosts:
+                raise OperatorMustFix("UNKNOWN_HOST", f"{host} is not in the inventory", "")
+            if not self.hosts[host].reachable:
+                raise HostUnreachable("HOST_UNREACHABLE", f"{host} cannot be reached", "")
+            if faults and call in self._faults:
+                raise self._faults[call]
+            if effect:
+                self.calls.append((call, host))
+            yield self.hosts[host]
+
+    def _incoming(self, order: TransferOrder, source: FakeDomain) -> FakeDomain:
+        """The paused guest that libvirt prepares on the destination before any memory is sent."""
+        there = self.hosts[order.destination]
+        if not there.reachable:
+            message = f"{order.source} did not reach {order.destination}"
+            raise OutcomeUnknown("PEER_UNREACHABLE", message, "")
+        for domain in there.domains.values():
+            if domain.uuid == source.uuid and domain.active:
+                raise OperatorMustFix("OPERATION_INVALID", f"{order.destination}: already active", "")
+            if (domain.uuid == source.uuid) != (domain.name == source.name):
+                raise OperatorMustFix("OPERATION_FAILED", f"{order.destination}: already exists", "")
+        incoming = FakeDomain(
+            name=source.name,
+            uuid=source.uuid,
+            inactive_xml=order.destination_xml,
+            live_xml=order.destination_xml,
+            state=DomainState.PAUSED,
+            reason=PAUSED_MIGRATION,
+            persistent=False,
+        )
+        there.domains[source.uuid] = incoming
+        return incoming
+
+    def _may_end(self, uuid: str) -> bool:
+        return not self._held or uuid in self._abort_asked or "transfer" in self._faults
+
+    def _end(self, order: TransferOrder, source: FakeDomain, destination: FakeDomain) -> None:
+        aborted = order.uuid in self._abort_asked
+        self._abort_asked.discard(order.uuid)
+        if aborted or "transfer" in self._faults:
+            del self.hosts[order.destination].domains[order.uuid]
+            if aborted:
+                raise OperatorMustFix("ABORTED", f"{order.source}: operation aborted: canceled by client", "")
+            raise self._faults["transfer"]
+        _switch_over(order, source, destination)
+        if not source.persistent:
+            del self.hosts[order.source].domains[order.uuid]
+        if self._lose_reply:
+            raise OutcomeUnknown("CONNECTION_LOST", f"the connection to {order.source} broke", "")
+
+
+def domain_xml(name: str, uuid: str, *, inside: str = "") -> str:
+    """A small definition; ``inside`` goes into its devices."""
+    return (
+        f"<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory unit='KiB'>65536</memory><vcpu>1</vcpu>"
+        f"<os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os><devices>{inside}</devices></domain>"
+    )
+
+
+def default_facts(name: str, number: int) -> HostFacts:
+    """A host that can run ``domain_xml`` and has nothing else."""
+    return HostFacts(
+        name=name,
+        hostname=name,
+        uuid=f"00000000-0000-4000-8000-{number:012d}",
+        libvirt_version=9_000_000,
+        hypervisor_version=7_002_000,
+        arch="x86_64",
+        cpus=2,
+        memory_total_kib=4 * 1024 * 1024,
+        memory_free_kib=3 * 1024 * 1024,
+        machines=frozenset({"pc-i440fx-7.2"}),
+        virt_types=frozenset({"qemu"}),
+        emulators=frozenset({"/usr/bin/qemu-system-x86_64"}),
+    )
+
+
+def _by_uuid_or_name(host: FakeHost, vm: str) -> FakeDomain | None:
+    return host.domains.get(vm) or next((d for d in host.domains.values() if d.name == vm), None)
+
+
+def _demand(there: FakeHost, host: str, uuid: str) -> FakeDomain:
+    try:
+        return there.domains[uuid]
+    except KeyError:
+        raise OperatorMustFix("NO_DOMAIN", f"{host}: no domain {uuid}", "") from None
+
+
+def _check_transferable(source: FakeDomain, host: str) -> None:
+    if not source.active:
+        raise OperatorMustFix("OPERATION_INVALID", f"{host}: domain is not running", "")
+    if source.job.active:
+        raise OperatorMustFix("OPERATION_INVALID", f"{host}: another migration job is already running", "")
+
+
+def _switch_over(order: TransferOrder, source: FakeDomain, destination: FakeDomain) -> None:
+    if order.paused or source.state is DomainState.PAUSED:
+        destination.state, destination.reason = DomainState.PAUSED, PAUSED_USER
+    else:
+        destination.state, destination.reason = DomainState.RUNNING, RUNNING_MIGRATED
+    if source.persistent:
+        destination.persistent, destination.inactive_xml = True, order.persistent_xml
+    source.state, source.reason = DomainState.SHUTOFF, SHUTOFF_MIGRATED
+    source.completed_job = destination.completed_job = LAST_JOB
