@@ -13,8 +13,6 @@ from tasks.planning.domain_xml import memory_kib
 from tasks.planning.mark_xml import drop_mark
 from tasks.planning.xml_tree import Element, attributes_of, parse_domain_tree
 
-FILLED_IN = frozenset({"alias", "seclabel", "backingStore", "id"})
-"""Elements that belong to an instance or to libvirt's own book-keeping."""
 MEMORY = frozenset({"memory", "currentMemory", "maxMemory"})
 MATTERS_WHEN_ADDED = frozenset(
     {"disk", "interface", "hostdev", "filesystem", "graphics", "lease", "tpm", "shmem", "redirdev", "smartcard"}
@@ -87,10 +85,10 @@ def _text_differences(intended: Element, actual: Element, place: str) -> list[st
 
 
 def _child_differences(intended: Element, actual: Element, place: str) -> list[str]:
-    left = [child for child in actual if child.tag not in FILLED_IN]
+    left = [child for child in actual if not _is_filled_in(child)]
     differences: list[str] = []
     for child in intended:
-        if child.tag in FILLED_IN or _is_empty_metadata(child):
+        if _is_filled_in(child):
             continue
         where = _place(place, child)
         match, found = _find_match(child, left, where)
@@ -100,8 +98,13 @@ def _child_differences(intended: Element, actual: Element, place: str) -> list[s
     return differences + [f"{_place(place, c)} is there and should not" for c in left if c.tag in MATTERS_WHEN_ADDED]
 
 
-def _is_empty_metadata(element: Element) -> bool:
-    return element.tag == "metadata" and len(element) == 0
+def _is_filled_in(element: Element) -> bool:
+    """Whether an element belongs to an instance or to libvirt's own book-keeping."""
+    if element.tag == "alias":
+        return not element.get("name", "").startswith("ua-")  # the prefix of names that users gave
+    if element.tag == "seclabel":
+        return element.get("type") != "static"
+    return element.tag == "backingStore" or (element.tag == "metadata" and len(element) == 0)
 
 
 def _find_match(child: Element, candidates: list[Element], where: str) -> tuple[Element | None, list[str]]:

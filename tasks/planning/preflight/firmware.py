@@ -27,7 +27,7 @@ def check_nvram(s: Situation) -> list[Finding]:
 
 
 @rule(
-    TPM_STATE_NOT_COPIED="The emulated TPM's state is in files of the source, which stay there when the VM is shut off.",
+    TPM_STATE_NOT_COPIED="The emulated TPM's state is in files of the source, which stay there in a shut-off move.",
     TPM_STATE_LEFT_ON_SOURCE="The emulated TPM's state goes along with the memory; its old files stay on the source.",
     TPM_IS_HOST_DEVICE="The TPM is a device of the host.",
 )

@@ -1,0 +1,348 @@
+"""Every preflight rule: a situation that it objects to, and one next to it that it passes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from tasks.model.domain import JobStats, Mark
+from tasks.model.finding import Severity
+from tasks.model.host import Network, Pool
+from tasks.planning.preflight import DESCRIPTIONS, RULES, Situation, run_rules
+from tests.unit.planning.builders import (
+    OTHER_UUID,
+    POOL,
+    SHARED,
+    SHARED_DISK,
+    domain_xml,
+    facts,
+    file_disk,
+    off,
+    situation,
+    view,
+)
+
+B, W, I = Severity.BLOCKER, Severity.WARNING, Severity.INFO  # noqa: E741
+LOCAL = "/var/lib/libvirt/images/a.img"
+ISO = "/isos/a.iso"
+
+
+class Case(NamedTuple):
+    code: str
+    severity: Severity
+    objects: Situation
+    passes: Situation
+
+
+def dev(xml: str, **changes: object) -> Situation:
+    return situation(domain_xml(SHARED_DISK + xml), **changes)  # type: ignore[arg-type]
+
+
+def boot(xml: str, **changes: object) -> Situation:
+    return situation(domain_xml(os=xml), **changes)  # type: ignore[arg-type]
+
+
+def extra(xml: str, **changes: object) -> Situation:
+    return situation(domain_xml(extra=xml), **changes)  # type: ignore[arg-type]
+
+
+def cdrom(path: str, policy: str = "") -> str:
+    return file_disk(path, target="sda", device="cdrom", policy=policy)
+
+
+def card(type_: str, source: str) -> str:
+    return f"<interface type='{type_}'><source {source}/></interface>"
+
+
+def backed(path: str) -> str:
+    base = f"<backingStore type='file'><format type='qcow2'/><source file='{path}'/><backingStore/></backingStore>"
+    return domain_xml(file_disk(f"{SHARED}/top.qcow2", inside=f"<driver type='qcow2'/>{base}"))
+
+
+def volume(pool: str = "shared") -> str:
+    return f"<disk type='volume'><source pool='{pool}' volume='v'/><target dev='vdb'/></disk>"
+
+
+def hosts(**pools: Pool) -> dict[str, object]:
+    return {host: facts(host_name, pools=(pools[host],)) for host, host_name in SIDES.items() if host in pools}
+
+
+SIDES = {"source": "alpha", "destination": "beta"}
+OK = situation()
+OK_OFF = situation(offline=True)
+NVRAM = "<nvram>/var/lib/libvirt/qemu/nvram/web_VARS.fd</nvram>"
+SHARED_NVRAM = f"<nvram>{SHARED}/web_VARS.fd</nvram>"
+TPM = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+PCI_ADDRESS = "<address domain='0' bus='1' slot='2' function='0'/>"
+PCI = f"<hostdev mode='subsystem' type='pci'><source>{PCI_ADDRESS}</source></hostdev>"
+P9 = "<filesystem type='mount'><source dir='{}'/><target dir='tag'/></filesystem>"
+VIRTIOFS = P9.replace("<source", "<driver type='virtiofs'/><source")
+QEMU_URI = "http://libvirt.org/schemas/domain/qemu/1.0"
+QEMU = f"<qemu:commandline xmlns:qemu='{QEMU_URI}'><qemu:arg value='-x'/></qemu:commandline>"
+PR = (
+    "<disk type='network' device='lun'><source protocol='iscsi' name='iqn.a/1'><host name='s'/>"
+    "<reservations managed='no'><source type='unix' path='/run/pr.sock' mode='client'/></reservations></source>"
+    "<target dev='sdb'/></disk>"
+)
+VHOST_USER = "<interface type='vhostuser'><source type='unix' path='/run/v.sock' mode='client'/></interface>"
+LISTEN = "<graphics type='vnc' listen='{0}'><listen type='address' address='{0}'/></graphics>"
+NVDIMM = "<memory model='nvdimm'><source><path>{}</path></source><target><size unit='KiB'>1</size></target></memory>"
+OTHER_EXPORT = Pool("shared", "netfs", active=True, target=SHARED, source="storage:/another")
+OTHER_PLACE = Pool("shared", "netfs", active=True, target="/mnt", source="storage:/export")
+INACTIVE = Pool("shared", "netfs", active=False, target=SHARED, source="storage:/export")
+FS = Pool("inner", "fs", active=True, target=f"{SHARED}/inner", source="/dev/sdb1")
+
+CASES = [
+    Case("SAME_HOST", B, situation(destination=facts("beta", uuid="host-alpha")), OK),
+    Case("SAME_HOSTNAME", B, situation(destination=facts("beta", hostname="alpha.example")), OK),
+    Case("DESTINATION_HAS_SAME_UUID", B, situation(on_destination=(off("beta"),)), OK),
+    Case(
+        "DESTINATION_HAS_SAME_UUID",
+        B,
+        situation(on_destination=(off("beta", mark=Mark("m2", 1, 1)),)),
+        situation(on_destination=(off("beta", mark=Mark("m1", 1, 1)),)),
+    ),
+    Case(
+        "DESTINATION_HAS_SAME_UUID",
+        B,
+        situation(on_destination=(off("beta", name="renamed"),)),
+        situation(on_destination=(off("beta", uuid=OTHER_UUID),)),
+    ),
+    Case(
+        "DESTINATION_HAS_SAME_NAME",
+        B,
+        situation(on_destination=(off("beta", uuid=OTHER_UUID, mark=Mark("m1", 1, 1)),)),
+        situation(on_destination=(off("beta", mark=Mark("m1", 1, 1)),)),
+    ),
+    Case("DESTINATION_HAS_SAME_NAME", B, situation(on_destination=(view("beta", uuid=OTHER_UUID),)), OK),
+    Case("RUNNING_ON_BOTH", B, situation(on_destination=(view("beta", mark=Mark("m1", 1, 1)),)), OK),
+    Case("RUNNING_ON_DESTINATION", B, situation(offline=True, on_destination=(view("beta"),)), OK_OFF),
+    Case("RUNNING_ELSEWHERE", B, situation(elsewhere=(view("gamma"),)), situation(elsewhere=(off("gamma"),))),
+    Case(
+        "DEFINED_ELSEWHERE", W, situation(elsewhere=(off("gamma"),)), situation(elsewhere=(off("c", uuid=OTHER_UUID),))
+    ),
+    Case(
+        "MARKED_BY_ANOTHER",
+        W,
+        situation(view=view(mark=Mark("m2", 1, 1))),
+        situation(view=view(mark=Mark("m1", 1, 1))),
+    ),
+    Case("TRANSIENT_VM", W, situation(view=view(persistent=False)), OK),
+    Case("TRANSIENT_OFFLINE", B, situation(offline=True, view=off(persistent=False)), OK_OFF),
+    Case("AUTOSTART_MOVES", I, situation(view=view(autostart=True)), OK),
+    Case("JOB_ACTIVE", B, situation(view=view(job=JobStats(active=True, is_migration=False))), OK),
+    # Disks
+    Case("DISK_NOT_SHARED", B, situation(domain_xml(file_disk(LOCAL))), OK),
+    Case("DISK_NOT_SHARED", B, situation(domain_xml(file_disk(LOCAL)), offline=True), OK_OFF),
+    Case("DISK_NOT_SHARED", B, situation(domain_xml(file_disk(f"{SHARED}/../x.img"))), OK),
+    Case("DISK_NOT_SHARED", B, situation(domain_xml(file_disk(f"{SHARED}2/x.img"))), OK),
+    Case("DISK_NOT_SHARED", B, situation(**hosts(destination=OTHER_EXPORT)), OK),  # type: ignore[arg-type]
+    Case("DISK_NOT_SHARED", B, situation(**hosts(destination=OTHER_PLACE)), OK),  # type: ignore[arg-type]
+    Case("DISK_NOT_SHARED", B, situation(**hosts(destination=INACTIVE)), OK),  # type: ignore[arg-type]
+    Case("DISK_NOT_SHARED", B, situation(**hosts(source=INACTIVE)), OK),  # type: ignore[arg-type]
+    Case(
+        "DISK_NOT_SHARED",
+        B,
+        situation(domain_xml(file_disk(f"{SHARED}/inner/a.img")), source=facts("alpha", pools=(POOL, FS))),
+        situation(domain_xml(file_disk(f"{SHARED}/inner/a.img"))),
+    ),
+    Case("DISK_NOT_SHARED", B, situation(inactive=domain_xml(file_disk(LOCAL, target="vdb"))), OK),
+    Case("DISK_SHARED", I, OK, situation(domain_xml(file_disk(LOCAL)))),
+    Case("BACKING_FILE_NOT_SHARED", B, situation(backed(LOCAL)), situation(backed(f"{SHARED}/base.qcow2"))),
+    Case(
+        "BACKING_CHAIN_UNSEEN",
+        I,
+        situation(domain_xml(file_disk(f"{SHARED}/a", inside="<driver type='qcow2'/>")), offline=True),
+        situation(domain_xml(file_disk(f"{SHARED}/a", inside="<driver type='raw'/>")), offline=True),
+    ),
+    Case(
+        "DISK_NOT_ON_DESTINATION",
+        B,
+        situation(media={f"{SHARED}/a.img": False}),
+        situation(media={f"{SHARED}/a.img": True}),
+    ),
+    Case("DISK_SHARING_UNPROVEN", B, dev("<disk type='block'><source dev='/dev/vg/a'/><target dev='vdb'/></disk>"), OK),
+    Case("DISK_ON_NETWORK", I, dev(PR), OK),
+    Case("POOL_MISSING", B, dev(volume(), **hosts(destination=INACTIVE)), dev(volume())),
+    Case("VOLUME_NOT_SHARED", B, dev(volume("default")), dev(volume())),
+    Case("VOLUME_NOT_SHARED", B, dev(volume(), **hosts(destination=OTHER_EXPORT)), dev(volume())),
+    Case("VOLUME_SHARED", I, dev(volume()), dev(volume("default"))),
+    Case("DISK_IS_HOST_DEVICE", B, dev("<disk type='nvme'><source namespace='1'/><target dev='vdb'/></disk>"), OK),
+    Case("DISK_TYPE_UNKNOWN", B, dev("<disk type='new'><source a='1'/><target dev='vdb'/></disk>"), OK),
+    Case("MEDIUM_MISSING", B, dev(cdrom(ISO), media={ISO: False}), dev(cdrom(ISO), media={ISO: True})),
+    Case("MEDIUM_MISSING", B, dev(cdrom(ISO, "optional"), media={ISO: False}), dev(cdrom(f"{SHARED}/a.iso"))),
+    Case("MEDIUM_MISSING", W, dev(cdrom(ISO, "optional"), offline=True, media={ISO: False}), dev(cdrom(""))),
+    Case("MEDIUM_UNSEEN", W, dev(cdrom(ISO), media={ISO: None}), dev(cdrom(f"{SHARED}/a.iso"))),
+    Case("MEDIUM_UNSEEN", B, dev(cdrom(ISO), offline=True), dev(cdrom(ISO), offline=True, media={ISO: True})),
+    Case(
+        "MEDIUM_IS_HOST_DEVICE",
+        B,
+        dev("<disk type='block' device='cdrom'><source dev='/dev/sr0'/><target dev='sda'/></disk>"),
+        dev("<disk type='block' device='cdrom'><target dev='sda'/></disk>"),
+    ),
+    Case("DISK_TRANSIENT", B, situation(domain_xml(file_disk(f"{SHARED}/a", inside="<transient/>"))), OK),
+    Case("DISK_SHAREABLE", I, situation(domain_xml(file_disk(f"{SHARED}/a", inside="<shareable/>"))), OK),
+    Case("DISK_NEEDS_RESERVATIONS", W, dev(PR), OK),
+    # State beside the disks
+    Case("NVRAM_NOT_COPIED", B, boot(NVRAM, offline=True), boot(SHARED_NVRAM, offline=True)),
+    Case("NVRAM_LEFT_ON_SOURCE", I, boot(NVRAM), boot(SHARED_NVRAM)),
+    Case("TPM_STATE_NOT_COPIED", B, dev(TPM, offline=True), OK_OFF),
+    Case("TPM_STATE_LEFT_ON_SOURCE", I, dev(TPM), OK),
+    Case(
+        "TPM_IS_HOST_DEVICE", B, dev("<tpm><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>"), OK
+    ),
+    Case("MANAGED_SAVE", B, situation(offline=True, view=off(managed_save=True)), OK_OFF),
+    Case("MANAGED_SAVE", W, situation(view=view(managed_save=True)), OK),
+    Case(
+        "BOOT_FILE_MISSING",
+        B,
+        boot("<kernel>/boot/k</kernel>", media={"/boot/k": False}),
+        boot("<kernel>/boot/k</kernel>", media={"/boot/k": True}),
+    ),
+    Case("BOOT_FILE_UNSEEN", W, boot("<kernel>/boot/k</kernel>"), boot(f"<kernel>{SHARED}/k</kernel>")),
+    # Devices of the host
+    Case("HOST_DEVICE", B, dev(PCI), OK),
+    Case("HOST_DEVICE", B, dev(PCI, offline=True), OK_OFF),
+    Case("HOST_DEVICE", B, dev("<interface type='hostdev'><mac address='52:54:00:00:00:01'/></interface>"), OK),
+    Case("VDPA_DEVICE", B, dev(card("vdpa", "dev='/dev/vhost-vdpa-0'")), OK),
+    Case("INPUT_DEVICE", B, dev("<input type='evdev'><source dev='/dev/input/event1'/></input>"), OK),
+    Case(
+        "RANDOM_DEVICE",
+        W,
+        dev("<rng model='virtio'><backend model='random'>/dev/odd</backend></rng>"),
+        dev("<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"),
+    ),
+    Case("RENDER_NODE", W, dev("<graphics type='egl-headless'><gl rendernode='/dev/dri/renderD128'/></graphics>"), OK),
+    Case(
+        "VSOCK_ADDRESS",
+        W,
+        dev("<vsock><cid auto='no' address='3'/></vsock>"),
+        dev("<vsock><cid auto='yes'/></vsock>"),
+    ),
+    Case("VIRTIOFS_LIVE", B, dev(VIRTIOFS.format(f"{SHARED}/d")), dev(VIRTIOFS.format(f"{SHARED}/d"), offline=True)),
+    Case("FILESYSTEM_NOT_SHARED", B, dev(P9.format("/data"), offline=True), dev(P9.format(f"{SHARED}/d"))),
+    Case("FILESYSTEM_MOUNTED", W, dev(P9.format(f"{SHARED}/d")), dev(P9.format(f"{SHARED}/d"), offline=True)),
+    Case("VHOST_USER", B, dev(VHOST_USER), OK),
+    Case("VHOST_USER", W, dev(VHOST_USER, offline=True), OK_OFF),
+    Case("SHARED_MEMORY", B, dev("<shmem name='s'/>"), OK),
+    Case("MEMORY_FILE_NOT_SHARED", B, dev(NVDIMM.format("/tmp/nv")), dev(NVDIMM.format(f"{SHARED}/nv"))),
+    Case(
+        "SECRET_UNSEEN",
+        W,
+        dev(file_disk(f"{SHARED}/b", target="vdb", inside=f"<encryption><secret uuid='{OTHER_UUID}'/></encryption>")),
+        OK,
+    ),
+    Case("LAUNCH_SECURITY", B, extra("<launchSecurity type='sev'/>"), OK),
+    Case("QEMU_COMMANDLINE", B, extra(QEMU), OK),
+    Case("RESOURCE_UNKNOWN", B, dev("<teleporter to='mars'/>"), OK),
+    Case("REMOTE_ENDPOINT", I, dev("<serial type='tcp'><source host='logs' service='9'/></serial>"), OK),
+    # What the destination can run
+    Case("VIRT_TYPE_MISSING", B, situation(destination=facts("beta", virt_types=frozenset({"qemu"}))), OK),
+    Case("ARCH_DIFFERS", B, situation(destination=facts("beta", arch="aarch64")), OK),
+    Case("MACHINE_MISSING", B, situation(domain_xml(machine="pc-q35-9.0")), OK),
+    Case("MACHINE_UNSEEN", W, situation(destination=facts("beta", machines=frozenset())), OK),
+    Case(
+        "EMULATOR_MISSING", B, situation(destination=facts("beta", emulators=frozenset({"/usr/libexec/qemu-kvm"}))), OK
+    ),
+    Case(
+        "EMULATOR_UNSEEN",
+        W,
+        situation(
+            source=facts("alpha", emulators=frozenset({"/x"})), destination=facts("beta", emulators=frozenset({"/x"}))
+        ),
+        OK,
+    ),
+    Case("LIBVIRT_OLDER", B, situation(destination=facts("beta", libvirt_version=8_000_000)), OK),
+    Case("LIBVIRT_OLDER", W, situation(offline=True, destination=facts("beta", libvirt_version=8_000_000)), OK_OFF),
+    Case("HYPERVISOR_OLDER", B, situation(destination=facts("beta", hypervisor_version=6_000_000)), OK),
+    Case("MEMORY_TOO_SMALL", B, situation(destination=facts("beta", memory_free_kib=512 * 1024 - 1)), OK),
+    Case("MEMORY_TOO_SMALL", W, situation(offline=True, destination=facts("beta", memory_free_kib=1)), OK_OFF),
+    Case("MEMORY_UNSEEN", W, situation(destination=facts("beta", memory_total_kib=0, memory_free_kib=0)), OK),
+    Case(
+        "VCPUS_OVERCOMMITTED",
+        W,
+        situation(destination=facts("beta", cpus=1)),
+        situation(destination=facts("b", cpus=2)),
+    ),
+    Case(
+        "PINNED_CPU_MISSING",
+        B,
+        extra("<cputune><vcpupin vcpu='0' cpuset='2-4'/></cputune>"),
+        extra("<cputune><vcpupin vcpu='0' cpuset='2-3'/></cputune>"),
+    ),
+    Case("PINNED_NODE_UNSEEN", W, extra("<numatune><memory mode='strict' nodeset='1'/></numatune>"), OK),
+    Case("HUGEPAGES_UNSEEN", W, extra("<memoryBacking><hugepages/></memoryBacking>"), OK),
+    Case("CPU_HOST_PASSTHROUGH", W, extra("<cpu mode='host-passthrough'/>"), extra("<cpu mode='custom'/>")),
+    Case("CPU_FOLLOWS_HOST", I, extra("<cpu mode='host-model'/>"), extra("<cpu mode='custom'/>")),
+    # Connections
+    Case("NETWORK_MISSING", B, dev(card("network", "network='dmz'")), dev(card("network", "network='default'"))),
+    Case("NETWORK_MISSING", B, dev(card("network", "network='dmz'"), offline=True), OK_OFF),
+    Case(
+        "NETWORK_INACTIVE",
+        B,
+        dev(card("network", "network='n'"), destination=facts("beta", networks=(Network("n", active=False),))),
+        dev(card("network", "network='n'"), destination=facts("beta", networks=(Network("n", active=True),))),
+    ),
+    Case("BRIDGE_MISSING", B, dev(card("bridge", "bridge='br7'")), dev(card("bridge", "bridge='br0'"))),
+    Case("INTERFACE_MISSING", B, dev(card("direct", "dev='eth7'")), dev(card("direct", "dev='eth0'"))),
+    Case(
+        "INTERFACE_UNSEEN",
+        W,
+        dev(card("bridge", "bridge='br7'"), destination=facts("beta", interfaces=frozenset())),
+        dev(card("bridge", "bridge='virbr0'"), destination=facts("beta", interfaces=frozenset())),
+    ),
+    Case("NWFILTER_UNSEEN", W, dev("<interface type='user'><filterref filter='clean-traffic'/></interface>"), OK),
+    Case("INTERFACE_SCRIPT", W, dev("<interface type='ethernet'><script path='/etc/up'/></interface>"), OK),
+    Case("GRAPHICS_LISTEN_ADDRESS", W, dev(LISTEN.format("10.0.0.1")), dev(LISTEN.format("0.0.0.0"))),
+    Case("GRAPHICS_LISTEN_MOVED", I, dev(LISTEN.format("alpha.example")), dev(LISTEN.format("127.0.0.1"))),
+    Case("GRAPHICS_SOCKET", I, dev("<graphics type='vnc' socket='/run/vnc.sock'/>"), OK),
+    Case(
+        "CONSOLE_FILE", I, dev("<serial type='file'><source path='/var/log/c'/></serial>"), dev("<serial type='pty'/>")
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case.code}" for i, case in enumerate(CASES)])
+def test_rule_objects_and_passes(case: Case) -> None:
+    objections = [f for f in run_rules(case.objects) if f.code == case.code]
+    assert [f.severity for f in objections] == [case.severity] * len(objections) != []
+    assert case.code not in {f.code for f in run_rules(case.passes)}
+
+
+def test_every_code_has_a_case() -> None:
+    assert {case.code for case in CASES} == set(DESCRIPTIONS)
+
+
+def test_every_finding_is_declared_by_its_rule_and_says_something() -> None:
+    for case in CASES:
+        for rule in RULES:
+            for finding in rule(case.objects):
+                assert finding.code in rule.codes, rule.name
+                assert finding.message.strip()
+                assert finding.severity is not B or finding.hint
+
+
+def test_codes_belong_to_one_rule_each() -> None:
+    assert sum(len(rule.codes) for rule in RULES) == len(DESCRIPTIONS)
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_vm_on_shared_storage_may_move(offline: bool) -> None:
+    assert [f for f in run_rules(situation(offline=offline)) if f.severity is not I] == []
+
+
+def test_all_findings_are_reported_blockers_first() -> None:
+    bad = situation(domain_xml(file_disk(LOCAL) + TPM + LISTEN.format("10.0.0.1")), offline=True)
+    severities = [f.severity for f in run_rules(bad)]
+    assert {f.code for f in run_rules(bad)} >= {"DISK_NOT_SHARED", "TPM_STATE_NOT_COPIED", "GRAPHICS_LISTEN_ADDRESS"}
+    assert severities == sorted(severities, key=[B, W, I].index)
+
+
+def test_unknown_values_are_not_repeated_in_findings() -> None:
+    secret = "hunter2"  # noqa: S105
+    findings = run_rules(
+        situation(domain_xml(SHARED_DISK + f"<odd key='{secret}'/>", extra=QEMU.replace("-x", secret)))
+    )
+    assert {"RESOURCE_UNKNOWN", "QEMU_COMMANDLINE"} <= {f.code for f in findings}
+    assert not any(secret in f.message + f.hint for f in findings)
