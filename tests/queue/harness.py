@@ -1,8 +1,8 @@
 """Private redis-server, Celery worker and beat processes, for tests that kill them.
 
-Every process is the leader of its own process group, lives in a temporary directory of its own, is ended by its id,
-and dies with the test process. ``prefix`` is put before the command, such as ``("ip", "netns", "exec", "hub")``; it
-must exec in place, so that the id stays the program's own.
+Every process is the leader of its own process group, is ended by its id, and dies with the test process. ``prefix``
+is put before the command, such as ``("ip", "netns", "exec", "hub")``; it must exec in place, so that the id stays the
+program's own.
 """
 
 from __future__ import annotations
@@ -49,12 +49,24 @@ def _die_with_parent() -> None:
 
 
 class Program:
-    """A subprocess with a log file; leaving the ``with`` block kills its whole group."""
+    """A subprocess with a log file; leaving the ``with`` block kills its whole group.
 
-    def __init__(self, name: str, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+    ``folder`` holds the log and the program's files and is kept; None: a temporary one, removed by ``stop``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        folder: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
-        self.directory = Path(tempfile.mkdtemp(prefix=f"vmferry-{name}-"))
-        self.log_path = self.directory / "log"
+        self._keep_folder = folder is not None
+        self.folder = folder if folder is not None else Path(tempfile.mkdtemp(prefix=f"vmferry-{name}-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log_path = self.folder / f"{name}.log"
         self._command = list(command)
         self._env = dict(env) if env is not None else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,6 +97,10 @@ class Program:
         """Everything it wrote so far, over all its starts."""
         return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
 
+    def log_tail(self, characters: int = 4000) -> str:
+        """The end of the log."""
+        return self.log()[-characters:]
+
     def wait_log(self, text: str, *, timeout_s: float = 10.0, since: int = 0) -> None:
         """Wait until ``text`` is in the log after position ``since``.
 
@@ -94,9 +110,9 @@ class Program:
         try:
             wait_for(lambda: text in self.log()[since:] or not self.running, f"{text!r}", timeout_s=timeout_s)
         except TimeoutError as error:
-            raise TimeoutError(f"{self.name}: {error}\n{self.log()[-4000:]}") from None
+            raise TimeoutError(f"{self.name}: {error}\n{self.log_tail()}") from None
         if text not in self.log()[since:]:
-            raise TimeoutError(f"{self.name} ended ({self.exit_code}) without {text!r}\n{self.log()[-4000:]}")
+            raise TimeoutError(f"{self.name} ended ({self.exit_code}) without {text!r}\n{self.log_tail()}")
 
     def start(self) -> Self:
         """Start it; returns once it is ready."""
@@ -144,7 +160,7 @@ class Program:
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"{self.name} still runs\n{self.log()[-4000:]}") from None
+            raise TimeoutError(f"{self.name} still runs\n{self.log_tail()}") from None
 
     def term(self, timeout_s: float = 10.0) -> float:
         """SIGTERM, as an upgrade does; seconds until it had ended.
@@ -158,9 +174,10 @@ class Program:
         return time.monotonic() - began
 
     def stop(self) -> None:
-        """Kill what is left of it and remove its directory."""
+        """Kill what is left of it and remove its temporary folder."""
         self.kill9()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if not self._keep_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         try:
@@ -187,6 +204,7 @@ class RedisServer(Program):
     """redis-server as vmferry wants it (AOF every second, noeviction), on a unix socket and, if asked, a TCP address.
 
     Args:
+        folder: of its data, socket and log; None: a temporary one. A socket's path has at most 107 characters.
         address: listen on this address too; None: on the unix socket only.
         port: of ``address``; 0: any free one of this network namespace.
         password: what clients must say; the URLs contain it.
@@ -194,15 +212,21 @@ class RedisServer(Program):
     """
 
     def __init__(
-        self, *, address: str | None = None, port: int = 0, password: str | None = None, prefix: Sequence[str] = ()
+        self,
+        folder: Path | None = None,
+        *,
+        address: str | None = None,
+        port: int = 0,
+        password: str | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        super().__init__("redis", ())
+        super().__init__("redis", (), folder=folder)
         self.address = address
         self.port = 0 if address is None else port or free_port("127.0.0.1")
         self.password = password
-        self.socket_path = self.directory / "redis.sock"
+        self.socket_path = self.folder / "redis.sock"
         settings = {
-            "dir": str(self.directory),
+            "dir": str(self.folder),
             "unixsocket": str(self.socket_path),
             "bind": address or "127.0.0.1",
             "port": str(self.port),
@@ -217,6 +241,8 @@ class RedisServer(Program):
 
     def _wait_ready(self, position: int) -> None:  # noqa: ARG002
         def answers() -> bool:
+            if not self.running:
+                raise RuntimeError(f"redis-server ended ({self.exit_code})\n{self.log_tail()}")
             try:
                 return bool(self.client().ping())
             except redis.RedisError:
@@ -228,20 +254,22 @@ class RedisServer(Program):
         """A client that returns bytes, through the unix socket."""
         return redis.Redis(unix_socket_path=str(self.socket_path), password=self.password, db=db)
 
-    def url(self, db: int = 0) -> str:
-        """The broker URL, through the unix socket."""
+    @property
+    def url(self) -> str:
+        """The broker URL of db 0, through the unix socket."""
         secret = f":{self.password}@" if self.password else ""
-        return f"redis+socket://{secret}{self.socket_path}?virtual_host={db}"
+        return f"redis+socket://{secret}{self.socket_path}?virtual_host=0"
 
-    def tcp_url(self, db: int = 0) -> str:
-        """The broker URL, through TCP.
+    @property
+    def tcp_url(self) -> str:
+        """The broker URL of db 0, through TCP.
 
         Raises:
             RuntimeError: it has no TCP address.
         """
         if self.address is None:
             raise RuntimeError("started without an address")
-        return f"redis://{f':{self.password}@' if self.password else ''}{self.address}:{self.port}/{db}"
+        return f"redis://{f':{self.password}@' if self.password else ''}{self.address}:{self.port}/0"
 
     def client_kill_all(self) -> None:
         """Close every client's connection, normal and pubsub: what clients see of a network blip."""
@@ -250,7 +278,7 @@ class RedisServer(Program):
             client.client_kill_filter(_type=kind, skipme=True)
 
     def kill(self) -> None:
-        """SIGKILL; the data stays in the directory."""
+        """SIGKILL; the data stays in the folder."""
         self.kill9()
         self.socket_path.unlink(missing_ok=True)
 
@@ -266,7 +294,7 @@ class Worker(Program):
 
     Args:
         config_path: becomes VMFERRY_CONFIG; None when the app needs none.
-        queues: names of the queues that it takes messages from.
+        queues: name or names of the queues that it takes messages from.
         concurrency: slots.
         name: part of its node name, before the @.
         pool: ``threads`` as in production, or another of Celery's.
@@ -274,13 +302,14 @@ class Worker(Program):
         env: variables added to this process's environment.
         prefix: command in front, such as one that enters a network namespace.
         extra: further arguments.
+        folder: of its log; None: a temporary one.
     """
 
     def __init__(
         self,
         config_path: Path | None = None,
         *,
-        queues: Sequence[str] = ("vmferry", "vmferry.steps"),
+        queues: str | Sequence[str] = ("vmferry", "vmferry.steps"),
         concurrency: int = 4,
         name: str = "worker",
         pool: str = "threads",
@@ -288,10 +317,12 @@ class Worker(Program):
         env: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
         extra: Sequence[str] = ("--without-mingle", "--without-gossip"),
+        folder: Path | None = None,
     ) -> None:
+        named = queues if isinstance(queues, str) else ",".join(queues)
         command = [*_celery(prefix, app), "worker", "--pool", pool, "--concurrency", str(concurrency)]
-        command += ["--queues", ",".join(queues), "--hostname", f"{name}@%h", "--loglevel", "INFO", *extra]
-        super().__init__(name, command, env=_environment(config_path, env))
+        command += ["--queues", named, "--hostname", f"{name}@%h", "--loglevel", "INFO", *extra]
+        super().__init__(name, command, folder=folder, env=_environment(config_path, env))
 
     def _wait_ready(self, position: int) -> None:
         self.wait_log(" ready.", timeout_s=START_TIMEOUT_S, since=position)
@@ -303,15 +334,15 @@ class Beat(Program):
     def __init__(
         self,
         config_path: Path | None = None,
+        folder: Path | None = None,
         *,
         name: str = "beat",
         app: str = "tasks.app",
         env: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
     ) -> None:
-        super().__init__(
-            name, [*_celery(prefix, app), "beat", "--loglevel", "INFO"], env=_environment(config_path, env)
-        )
+        command = [*_celery(prefix, app), "beat", "--loglevel", "INFO"]
+        super().__init__(name, command, folder=folder, env=_environment(config_path, env))
 
     def _wait_ready(self, position: int) -> None:
         self.wait_log("beat: Starting", timeout_s=START_TIMEOUT_S, since=position)
