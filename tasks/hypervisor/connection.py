@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 MAX_IDLE = 4
 MAX_OPENING = 5
 """sshd drops connections at random once ten are not yet authenticated (MaxStartups 10:30:100); two workers fit."""
+MAX_HANGING = 20
+"""Attempts that were given up and have not ended; a new one must wait for one of them then, so that a host that
+swallows packets costs a bounded number of threads and ssh processes."""
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 """A peer that went silent is noticed after about 20 s."""
@@ -48,6 +51,7 @@ class HostPool:
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._opening = threading.BoundedSemaphore(MAX_OPENING)
+        self._hanging = threading.BoundedSemaphore(MAX_OPENING + MAX_HANGING)
         self._pid = os.getpid()
         self._closed = False
 
@@ -115,9 +119,14 @@ class HostPool:
         until = time.monotonic() + self._connect_timeout_s
         if not self._opening.acquire(timeout=self._connect_timeout_s):
             raise self._timed_out()
-        opening = _Opening(self)
-        threading.Thread(target=opening.run, name=f"libvirt-open-{self.host}", daemon=True).start()
-        return opening.wait(until)
+        try:
+            if not self._hanging.acquire(timeout=max(0.0, until - time.monotonic())):
+                raise self._timed_out()
+            opening = _Opening(self)
+            threading.Thread(target=opening.run, name=f"libvirt-open-{self.host}", daemon=True).start()
+            return opening.wait(until)
+        finally:
+            self._opening.release()
 
     def _timed_out(self) -> HostUnreachable:
         return HostUnreachable(
@@ -153,7 +162,7 @@ class _Opening:
         except libvirt.libvirtError as error:
             self._error = translate_open(error, pool.host, pool.shown_uri)
         finally:
-            pool._opening.release()
+            pool._hanging.release()
         with self._lock:
             self._done.set()
             late = self._given_up and self._connection is not None

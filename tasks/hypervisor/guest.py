@@ -16,6 +16,7 @@ from tasks.model.mark_xml import MARK_PREFIX, MARK_URI, mark_element, parse_mark
 
 LOOKS = 5
 KEEP_TPM_SINCE = 8_009_000
+CHANGED_MEANWHILE = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID})
 NONE_THERE = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_METADATA})
 
 STATES = {
@@ -62,9 +63,9 @@ def find(connection: Connection, host: str, vm: str) -> DomainView | None:
             view = _view(domain, host, before)
             after, active = domain.state(), bool(domain.isActive())
         except libvirt.libvirtError as error:
-            if error.get_error_code() not in NONE_THERE:
+            if error.get_error_code() not in CHANGED_MEANWHILE:
                 raise
-            continue  # it went while we looked: look again whether another one stands there
+            continue  # it stopped, or went, while we looked: look again
         if before == after and active == view.active:
             return view
     raise RetryLater("CHANGING", f"{host}: {vm} changes faster than it can be read", "it is tried again")
@@ -182,7 +183,8 @@ def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
 
 
 def _read_mark(domain: Any, *, persistent: bool) -> Mark | None:
-    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG if persistent else libvirt.VIR_DOMAIN_AFFECT_LIVE
+    # CURRENT, not LIVE: a transient domain that is just being made, or has just ended, is not active either.
+    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG if persistent else libvirt.VIR_DOMAIN_AFFECT_CURRENT
     try:
         return parse_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, MARK_URI, flags))
     except libvirt.libvirtError as error:

@@ -32,7 +32,8 @@ def parse_mark(xml: str) -> Mark | None:
         root = etree.fromstring(xml.encode(), _parser())
     except (etree.XMLSyntaxError, ValueError):
         return None
-    element = _find(root)
+    # An entity in an attribute is replaced whatever the parser is told, so that a DTD of its own is no mark either.
+    element = _find(root) if root.getroottree().docinfo.internalDTD is None else None
     if element is None:
         return None
     identifier = element.get("id", "")
