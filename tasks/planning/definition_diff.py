@@ -72,8 +72,18 @@ def _attribute_differences(intended: Element, actual: Element, place: str) -> li
     return [
         _difference(f"{place}@{name}", value, actual.get(name))
         for name, value in attributes_of(intended)
-        if name not in ignored and actual.get(name) != value
+        if name not in ignored and not _same_value(value, actual.get(name))
     ]
+
+
+def _same_value(wanted: str, found: str | None) -> bool:
+    """Equal as text, or as numbers: libvirt writes 0x00 where a person wrote 0."""
+    if found is None or wanted == found:
+        return wanted == found
+    try:
+        return int(wanted, 0) == int(found, 0)
+    except ValueError:
+        return False
 
 
 def _text_differences(intended: Element, actual: Element, place: str) -> list[str]:
@@ -95,7 +105,13 @@ def _child_differences(intended: Element, actual: Element, place: str) -> list[s
         differences.extend(found)
         if match is not None:
             left.remove(match)
-    return differences + [f"{_place(place, c)} is there and should not" for c in left if c.tag in MATTERS_WHEN_ADDED]
+    added = [child for child in left if _matters_when_added(child, actual)]
+    return differences + [f"{_place(place, child)} is there and should not" for child in added]
+
+
+def _matters_when_added(child: Element, holder: Element) -> bool:
+    """CD-ROM drives are read-only, whether or not the definition said so."""
+    return child.tag in MATTERS_WHEN_ADDED and not (child.tag == "readonly" and holder.get("device") == "cdrom")
 
 
 def _is_filled_in(element: Element) -> bool:
@@ -104,6 +120,8 @@ def _is_filled_in(element: Element) -> bool:
         return not element.get("name", "").startswith("ua-")  # the prefix of names that users gave
     if element.tag == "seclabel":
         return element.get("type") != "static"
+    if element.tag == "console":  # the first serial port seen as a console: added and dropped by libvirt
+        return (target := element.find("target")) is not None and target.get("type") == "serial"
     return element.tag == "backingStore" or (element.tag == "metadata" and len(element) == 0)
 
 

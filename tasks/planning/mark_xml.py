@@ -1,40 +1,14 @@
-"""vmferry's mark in a domain's metadata: written before an effect, read to know what is ours, removed at the end."""
+"""vmferry's mark put into a whole definition, and taken out again; its own form stands in ``tasks.model.mark_xml``."""
 
 from __future__ import annotations
-
-import re
 
 from lxml import etree
 
 from tasks.model.domain import Mark
-from tasks.model.errors import InvalidRequest
-from tasks.model.request import ID_PATTERN
-from tasks.planning.xml_tree import Element, parse_domain_tree, parse_tree, to_text
+from tasks.model.mark_xml import MARK_PREFIX, MARK_TAG, MARK_URI, mark_element, parse_mark
+from tasks.planning.xml_tree import Element, parse_domain_tree, to_text
 
-MARK_URI = "urn:vmferry:mark:1"
-"""Namespace of the mark; the ``uri`` argument of virDomainSetMetadata."""
-MARK_KEY = "vmferry"
-"""Prefix of the namespace; the ``key`` argument of virDomainSetMetadata."""
-MARK_TAG = "migration"
-_QUALIFIED = f"{{{MARK_URI}}}{MARK_TAG}"
-_IN_NAMESPACE = f"{{{MARK_URI}}}*"
-
-
-def mark_element(mark: Mark) -> str:
-    """The element for virDomainSetMetadata, without a namespace: libvirt puts it in, and fails when it is there."""
-    return to_text(_fill(etree.Element(MARK_TAG), mark))
-
-
-def parse_mark(xml: str) -> Mark | None:
-    """The mark in a domain XML or in what virDomainGetMetadata returned; None when there is none or it is malformed."""
-    try:
-        root = parse_tree(xml)
-    except InvalidRequest:
-        return None
-    if root.tag in (MARK_TAG, _QUALIFIED):
-        return _read(root)
-    found = root.find(f"metadata/{_QUALIFIED}") if root.tag == "domain" else root.find(_QUALIFIED)
-    return _read(found) if found is not None else None
+__all__ = ["MARK_URI", "drop_mark", "mark_element", "parse_mark", "put_mark", "with_mark", "without_mark"]
 
 
 def with_mark(xml: str, mark: Mark) -> str:
@@ -65,29 +39,16 @@ def put_mark(root: Element, mark: Mark) -> None:
     metadata = root.find("metadata")
     if metadata is None:
         metadata = etree.SubElement(root, "metadata")
-    _fill(etree.SubElement(metadata, _QUALIFIED, nsmap={MARK_KEY: MARK_URI}), mark)
+    element = etree.SubElement(metadata, MARK_TAG, nsmap={MARK_PREFIX: MARK_URI})
+    for name, value in etree.fromstring(mark_element(mark)).attrib.items():
+        element.set(name, value)
 
 
 def drop_mark(root: Element) -> None:
     """Remove every mark of ours from a ``domain`` element, and metadata that held nothing else."""
     for metadata in root.findall("metadata"):
-        marks = metadata.findall(_IN_NAMESPACE)
+        marks = metadata.findall(f"{{{MARK_URI}}}*")
         for found in marks:
             metadata.remove(found)
         if marks and len(metadata) == 0:
             root.remove(metadata)
-
-
-def _fill(element: Element, mark: Mark) -> Element:
-    element.set("id", mark.id)
-    element.set("attempt", str(mark.attempt))
-    element.set("fence", str(mark.fence))
-    return element
-
-
-def _read(element: Element) -> Mark | None:
-    run_id = element.get("id", "")
-    numbers = [element.get("attempt", ""), element.get("fence", "")]
-    if not re.fullmatch(ID_PATTERN, run_id) or not all(re.fullmatch(r"[0-9]{1,15}", n) for n in numbers):
-        return None
-    return Mark(id=run_id, attempt=int(numbers[0]), fence=int(numbers[1]))

@@ -75,6 +75,8 @@ def without_metadata(xml: str) -> str:
         ("<target dev='vda'/>", "<target dev='vda' bus='virtio'/><alias name='virtio0'/><address type='pci'/>"),
         ("<target dev='vda'/>", "<backingStore/><target dev='vda'/>"),
         ("</devices>", "<controller type='usb' index='0'/><memballoon model='virtio'/><input type='mouse'/></devices>"),
+        ("</devices>", "<console type='pty'><target type='serial' port='0'/></console></devices>"),
+        ("port='-1'", "port='-0x1'"),
         ("</devices>", "\n  </devices>\n"),
     ],
 )
@@ -130,3 +132,17 @@ def test_arguments_of_qemu_are_not_shown() -> None:
     intended = RICH.replace("<devices>", arguments)
     (difference,) = same_definition(intended, intended.replace("-secret", "-other"))
     assert "hunter2" not in difference
+
+
+def test_a_cdrom_is_read_only_anyway() -> None:
+    empty = domain_xml("<disk type='file' device='cdrom'><target dev='sda'/></disk>")
+    filled_in = empty.replace("<target", "<readonly/><target")
+    assert same_definition(empty, filled_in) == []
+    with_medium = empty.replace("<target", "<source file='/a.iso'/><target")
+    assert same_definition(empty, with_medium) == ["devices/disk[sda]/source is there and should not"]
+
+
+def test_the_serial_port_as_console_may_come_and_go() -> None:
+    console = domain_xml("<console type='pty'><target type='serial' port='0'/></console>")
+    assert same_definition(console, domain_xml("")) == []
+    assert same_definition(console.replace("'serial'", "'virtio'"), domain_xml("")) == ["devices/console[0] is missing"]

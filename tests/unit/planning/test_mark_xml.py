@@ -57,7 +57,6 @@ def metadata(inner: str) -> str:
     [
         "",
         "no xml",
-        "<!DOCTYPE migration><migration id='a' attempt='1' fence='1'/>",
         "<network/>",
         domain_xml(),
         domain_xml(extra="<metadata><migration id='a' attempt='1' fence='1'/></metadata>"),
