@@ -73,7 +73,7 @@ def check_disks_present(s: Situation) -> list[Finding]:
             f"virsh pool-refresh POOL on {s.destination.name}; compare what both hosts have mounted",
         )
         for d in _storage(s)
-        if d.source and s.media.get(d.source) is False
+        if d.source and s.media.get(d.source) is False and find_sharing(d.source, s.source, s.destination).proven
     ]
 
 

@@ -162,6 +162,12 @@ CASES = [
         situation(media={f"{SHARED}/a.img": False}),
         situation(media={f"{SHARED}/a.img": True}),
     ),
+    Case(
+        "DISK_NOT_ON_DESTINATION",
+        B,
+        situation(media={f"{SHARED}/a.img": False}, offline=True),
+        situation(domain_xml(file_disk(LOCAL)), media={LOCAL: False}),
+    ),
     Case("DISK_SHARING_UNPROVEN", B, dev("<disk type='block'><source dev='/dev/vg/a'/><target dev='vdb'/></disk>"), OK),
     Case("DISK_ON_NETWORK", I, dev(PR), OK),
     Case("POOL_MISSING", B, dev(volume(), **hosts(destination=INACTIVE)), dev(volume())),
