@@ -1,0 +1,212 @@
+"""What the contract tests arrange before they call the port: on the fake in memory, on the lab with virsh."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import uuid as uuid_module
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from tasks.hypervisor.adapter import LibvirtHypervisor
+from tasks.hypervisor.address import HostAddress
+from tasks.model.domain import DomainState, Mark
+from tasks.model.host import Pool
+from tasks.model.ports import Hypervisor, TransferOrder
+from tasks.planning.mark_xml import with_mark
+from tests.contract.busy_guest import busy_disk
+from tests.fakes.domain import PAUSED_USER, SHUTOFF_SHUTDOWN
+from tests.fakes.hypervisor import FakeHypervisor, domain_xml
+
+GONE = "gone"
+"""A host of the inventory that never answers."""
+
+
+LAB_DOMAIN = """<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory unit='KiB'>65536</memory>
+<vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type><boot dev='fd'/></os><devices>
+<disk type='file' device='floppy'><driver name='qemu' type='raw'/><source file='{floppy}'/>
+<target dev='fda' bus='fdc'/><readonly/></disk>
+<controller type='usb' model='none'/><memballoon model='none'/>{inside}</devices></domain>"""
+SNAPSHOT = """<domainsnapshot><name>one</name><state>shutoff</state><creationTime>1700000000</creationTime>
+{xml}</domainsnapshot>"""
+
+
+def new_identity() -> tuple[str, str]:
+    """A name and a UUID that no other test uses."""
+    uuid = str(uuid_module.uuid4())
+    return f"contract-{uuid[:8]}", uuid
+
+
+class Rig(Protocol):
+    """Two hosts under test, and what is done to them behind the port's back."""
+
+    hypervisor: Hypervisor
+    source: str
+    destination: str
+
+    def xml(self, name: str, uuid: str, inside: str = "") -> str:
+        """A definition that both hosts can run."""
+
+    def make(self, host: str, *, running: bool, persistent: bool = True, mark: Mark | None = None) -> str:
+        """A domain with a new name; returns its UUID. When it runs, it changes its memory all the time."""
+
+    def suspend(self, host: str, uuid: str) -> None:
+        """An operator pauses the guest."""
+
+    def make_snapshot(self, host: str, uuid: str) -> None:
+        """An operator takes a snapshot."""
+
+    def make_managed_save(self, host: str, uuid: str) -> None:
+        """An operator saves the running guest, which shuts it off."""
+
+    def make_pool(self, host: str) -> Path:
+        """An active directory pool, as its directory."""
+
+    def put_file(self, host: str, path: Path) -> None:
+        """A file appears behind libvirt's back."""
+
+    def remove_file(self, host: str, path: Path) -> None:
+        """And goes again."""
+
+    def without_end(self, order: TransferOrder) -> TransferOrder:
+        """The order, so that its transfer lasts until it is aborted."""
+
+    def close(self) -> None:
+        """Remove everything that was made."""
+
+
+class FakeRig:
+    """On the fake."""
+
+    source = "alpha"
+    destination = "beta"
+
+    def __init__(self) -> None:
+        self._fake = FakeHypervisor("alpha", "beta", GONE)
+        self._fake.hosts[GONE].reachable = False
+        self.hypervisor: Hypervisor = self._fake
+        self._exits: list[Callable[[], object]] = []
+
+    def xml(self, name: str, uuid: str, inside: str = "") -> str:
+        return domain_xml(name, uuid, inside=inside)
+
+    def make(self, host: str, *, running: bool, persistent: bool = True, mark: Mark | None = None) -> str:
+        name, uuid = new_identity()
+        xml = self.xml(name, uuid)
+        xml = xml if mark is None else with_mark(xml, mark)
+        self._fake.add_domain(host, xml, running=running, persistent=persistent)
+        return uuid
+
+    def suspend(self, host: str, uuid: str) -> None:
+        domain = self._fake.hosts[host].domains[uuid]
+        domain.state, domain.reason = DomainState.PAUSED, PAUSED_USER
+
+    def make_snapshot(self, host: str, uuid: str) -> None:
+        self._fake.hosts[host].domains[uuid].snapshots += 1
+
+    def make_managed_save(self, host: str, uuid: str) -> None:
+        domain = self._fake.hosts[host].domains[uuid]
+        domain.state, domain.reason, domain.managed_save = DomainState.SHUTOFF, SHUTOFF_SHUTDOWN, True
+
+    def make_pool(self, host: str) -> Path:
+        there = self._fake.hosts[host]
+        there.facts = replace(there.facts, pools=(Pool("images", "dir", active=True, target="/images"),))
+        return Path("/images")
+
+    def put_file(self, host: str, path: Path) -> None:
+        self._fake.hosts[host].files.add(str(path))
+
+    def remove_file(self, host: str, path: Path) -> None:
+        self._fake.hosts[host].files.remove(str(path))
+
+    def without_end(self, order: TransferOrder) -> TransferOrder:
+        held = self._fake.transfers_held()
+        held.__enter__()
+        self._exits.append(lambda: held.__exit__(None, None, None))
+        return order
+
+    def close(self) -> None:
+        for leave in self._exits:
+            leave()
+
+
+class LibvirtRig:
+    """On two real hosts, arranged with virsh; domains are diskless but for a read-only floppy."""
+
+    def __init__(self, hosts: Mapping[str, HostAddress], folder: Path) -> None:
+        self.source, self.destination = list(hosts)[:2]
+        gone = HostAddress("qemu+tcp://127.0.0.1:1/system")
+        self.hypervisor: Hypervisor = LibvirtHypervisor({**hosts, GONE: gone}, connect_timeout_s=10)
+        self._folder = folder
+        self._uris = {name: address.uri for name, address in hosts.items()}
+        self._made: list[str] = []
+        self._pools: list[str] = []
+        self._floppy = busy_disk(folder / "busy.img")
+
+    def xml(self, name: str, uuid: str, inside: str = "") -> str:
+        return LAB_DOMAIN.format(name=name, uuid=uuid, floppy=self._floppy, inside=inside)
+
+    def make(self, host: str, *, running: bool, persistent: bool = True, mark: Mark | None = None) -> str:
+        name, uuid = new_identity()
+        self._made.append(uuid)
+        path = self._folder / f"{name}.xml"
+        xml = self.xml(name, uuid)
+        path.write_text(xml if mark is None else with_mark(xml, mark), encoding="utf-8")
+        if persistent:
+            self._virsh(host, "define", str(path))
+        if running:
+            self._virsh(host, *(("start", name) if persistent else ("create", str(path))))
+        return uuid
+
+    def suspend(self, host: str, uuid: str) -> None:
+        self._virsh(host, "suspend", uuid)
+
+    def make_snapshot(self, host: str, uuid: str) -> None:
+        path = self._folder / "snapshot.xml"
+        # Metadata alone: the guest has no disk to keep a snapshot in.
+        path.write_text(SNAPSHOT.format(xml=self._virsh(host, "dumpxml", "--inactive", uuid)), encoding="utf-8")
+        self._virsh(host, "snapshot-create", uuid, str(path), "--redefine")
+
+    def make_managed_save(self, host: str, uuid: str) -> None:
+        self._virsh(host, "managedsave", uuid)
+
+    def make_pool(self, host: str) -> Path:
+        name = f"pool-{uuid_module.uuid4().hex[:8]}"
+        folder = self._folder / name
+        folder.mkdir()
+        self._virsh(host, "pool-create-as", name, "dir", "--target", str(folder))
+        self._pools.append(name)
+        return folder
+
+    def put_file(self, host: str, path: Path) -> None:  # noqa: ARG002 - both hosts see the folder
+        path.write_bytes(b"\0" * 512)
+
+    def remove_file(self, host: str, path: Path) -> None:  # noqa: ARG002
+        path.unlink()
+
+    def without_end(self, order: TransferOrder) -> TransferOrder:
+        # The guest rewrites its memory much faster than one MiB a second.
+        time.sleep(1.0)
+        return replace(order, bandwidth_mib_s=1, max_downtime_ms=1)
+
+    def close(self) -> None:
+        self.hypervisor.close()
+        for uuid in self._made:
+            for host in (self.source, self.destination):
+                for command in (("destroy", uuid), ("undefine", uuid, "--managed-save", "--snapshots-metadata")):
+                    self._try(host, *command)
+        for name in self._pools:
+            for host in (self.source, self.destination):
+                self._try(host, "pool-destroy", name)
+
+    def _virsh(self, host: str, *arguments: str) -> str:
+        command = ["virsh", "-q", "-c", self._uris[host], *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def _try(self, host: str, *arguments: str) -> None:
+        try:
+            self._virsh(host, *arguments)
+        except subprocess.CalledProcessError:
+            pass  # not there any more, or never
