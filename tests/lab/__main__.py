@@ -1,0 +1,61 @@
+"""``python -m tests.lab up|down|status|shell|run``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from tests.lab import Lab, LabError, LabUnavailable
+from tests.lab.spec import HOSTS
+
+
+def main() -> int:
+    """Parse and act; one line for whatever goes wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.lab", description="real libvirt hosts in namespaces")
+    parser.add_argument("action", choices=["up", "down", "status", "shell", "run"])
+    parser.add_argument("--name", default="lab", help="name of the lab (default: lab)")
+    parser.add_argument("--hosts", default=",".join(HOSTS), help="which hosts (default: all three)")
+    parser.add_argument("command", nargs="*", help="with run: the command, after --")
+    given = parser.parse_args()
+    try:
+        return _act(given)
+    except (LabError, LabUnavailable) as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+
+
+def _act(given: argparse.Namespace) -> int:
+    if given.action == "up":
+        began = time.monotonic()
+        lab = Lab.up(given.name, given.hosts.split(","))
+        print(
+            f"lab {given.name} is up ({time.monotonic() - began:.1f} s): {', '.join(lab.spec.hosts)}; enter it with: make lab-shell LAB={given.name}"
+        )
+        return 0
+    lab = Lab.attach(given.name) if given.action != "down" else _any(given.name)
+    if given.action == "down":
+        lab.down()
+    elif given.action == "status":
+        for name in lab.spec.hosts:
+            print(
+                f"{name}: {lab.host(name).address}, {'up' if lab.host(name).is_up else 'down'}\n{lab.host(name).virsh('list', '--all')}"
+            )
+    else:
+        command = given.command if given.action == "run" else [os.environ.get("SHELL", "/bin/bash")]
+        os.execvp("nsenter", [*lab.command_prefix(), *command])  # noqa: S606 - no shell in between
+    return 0
+
+
+def _any(name: str) -> Lab:
+    try:
+        return Lab.attach(name)
+    except LabError:
+        from tests.lab.spec import Spec
+
+        return Lab(Spec(name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Faults as context managers: each is over when its block ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tests.lab.guest import Guest
+from tests.lab.host import Host
+from tests.lab.shell import LabError, run
+
+
+@contextmanager
+def link_down(host: Host) -> Iterator[None]:
+    """The host's cable is unplugged at the hub: packets vanish, connections hang."""
+    hub, cable = host.spec.netns("hub"), host.spec.veth(host.name)
+    run("ip", "-n", hub, "link", "set", cable, "nomaster")
+    try:
+        yield
+    finally:
+        run("ip", "-n", hub, "link", "set", cable, "master", "br0")
+
+
+@contextmanager
+def link_shaped(host: Host, mbit: int) -> Iterator[None]:
+    """What the host sends is limited, Mbit/s (10^6 bits)."""
+    device = ["tc", "qdisc", "{verb}", "dev", "eth0", "root"]
+    host.run(
+        [word.format(verb="replace") for word in device]
+        + ["tbf", "rate", f"{mbit}mbit", "burst", "128kb", "latency", "50ms"]
+    )
+    try:
+        yield
+    finally:
+        host.run([word.format(verb="del") for word in device])
+
+
+@contextmanager
+def libvirtd_killed(host: Host) -> Iterator[None]:
+    """The daemon is killed hard; its guests go on. Started again at the end."""
+    host.stop_libvirtd()
+    try:
+        yield
+    finally:
+        host.start_libvirtd()
+
+
+@contextmanager
+def libvirtd_frozen(host: Host) -> Iterator[None]:
+    """The daemon hangs: connections are accepted by the kernel, nothing answers."""
+    pid = host.libvirtd_pid
+    if pid is None:
+        raise LabError(f"libvirtd of {host.name} does not run")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def pool_inactive(host: Host, pool: str) -> Iterator[None]:
+    """The host's libvirt has the pool stopped."""
+    host.virsh("pool-destroy", pool)
+    try:
+        yield
+    finally:
+        host.virsh("pool-start", pool)
+
+
+def kill_qemu(host: Host, guest: Guest) -> None:
+    """The guest's QEMU on one host dies hard. Nothing brings it back."""
+    with closing(host.connect()) as conn:
+        conn.lookupByUUIDString(guest.uuid)  # must exist here
+    inside = int(host.run(["cat", f"/run/libvirt/qemu/{guest.name}.pid"]).strip())
+    os.kill(_outside(host, inside), signal.SIGKILL)
+
+
+def _outside(host: Host, inside: int) -> int:
+    """A pid of the host's PID namespace as seen from here."""
+    namespace = Path(f"/proc/{host.pid}/ns/pid").readlink()
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            if (status.parent / "ns/pid").readlink() != namespace:
+                continue
+            numbers = next(line for line in status.read_text().splitlines() if line.startswith("NSpid:")).split()
+        except (OSError, StopIteration):
+            continue
+        if int(numbers[-1]) == inside:
+            return int(numbers[1])
+    raise LabError(f"no process {inside} on {host.name}")

@@ -1,0 +1,171 @@
+"""A guest of the lab: defined, started, observed and removed by the tests, never by the product."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid as uuid_module
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import quoteattr
+
+import libvirt
+
+from tests.lab.shell import until
+from tests.lab.spec import GUEST_NETWORK
+from tests.lab.watch import GuestWatch
+
+if TYPE_CHECKING:
+    from tests.lab.lab import Lab
+
+POOL_PATHS = {"shared": "/var/lib/libvirt/shared", "local": "/var/lib/libvirt/images"}
+CONSOLES = "/var/log/libvirt/qemu"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOptions:
+    """What the guest is and does; rates are what the guest aims at."""
+
+    memory_mib: int = 96
+    disk: str | None = "shared"
+    """Pool of its disk, None for none."""
+    disk_mib: int = 64
+    fill_mib: int = 0
+    """Memory filled with data that cannot be compressed away."""
+    dirty_mib_s: int = 0
+    write_kib_s: int = 0
+    tick_ms: int = 5
+    poweroff_s: int = 0
+    network: bool = True
+    autostart: bool = False
+    extra_xml: str = ""
+    """Further devices."""
+
+
+@dataclass
+class Guest:
+    """One VM of the lab."""
+
+    lab: Lab
+    name: str
+    host: str
+    options: GuestOptions
+    uuid: str = field(default_factory=lambda: str(uuid_module.uuid4()))
+    address: str = ""
+
+    @property
+    def volume(self) -> str:
+        """Name of its disk's volume."""
+        return f"{self.name}.qcow2"
+
+    @property
+    def xml(self) -> str:
+        """Its definition as it was first made."""
+        return _xml(self)
+
+    def console(self, host: str) -> Path:
+        """Where its ticks arrive when it runs on a host."""
+        return self.lab.host(host).root / CONSOLES.lstrip("/") / f"{self.name}.console"
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def create(self, start: str) -> None:
+        """Make the disk, define, and start as asked: ``running``, ``paused`` or ``off``."""
+        conn = self.lab.host(self.host).connect()
+        with contextlib.closing(conn):
+            if self.options.disk:
+                self._create_volume(conn)
+            domain = conn.defineXML(self.xml)
+            domain.setAutostart(int(self.options.autostart))
+            if start != "off":
+                domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if start == "paused" else 0)
+
+    def _create_volume(self, conn: libvirt.virConnect) -> None:
+        pool = conn.storagePoolLookupByName(self.options.disk)
+        pool.refresh(0)
+        pool.createXML(
+            f"<volume><name>{self.volume}</name><capacity unit='MiB'>{self.options.disk_mib}</capacity>"
+            "<target><format type='qcow2'/></target></volume>",
+            0,
+        )
+
+    def start(self, host: str | None = None) -> None:
+        """Start it where it is defined."""
+        conn = self.lab.host(host or self.host).connect()
+        with contextlib.closing(conn):
+            conn.lookupByUUIDString(self.uuid).create()
+
+    def wait_ticking(self, host: str | None = None, timeout_s: float = 60.0) -> None:
+        """Wait until its heartbeat arrives."""
+        console = self.console(host or self.host)
+        until(lambda: console.exists() and b"\ntick " in console.read_bytes(), timeout_s, f"{self.name} does not tick")
+
+    def watch(self) -> GuestWatch:
+        """Observe its heartbeat on all hosts, as a context manager."""
+        return GuestWatch({name: self.console(name) for name in self.lab.spec.hosts})
+
+    def remove(self) -> None:
+        """Take it off every host, with its disk; for the end of a test only."""
+        for name in self.lab.spec.hosts:
+            if not self.lab.host(name).is_up or self.lab.host(name).libvirtd_pid is None:
+                continue
+            with contextlib.closing(self.lab.host(name).connect()) as conn:
+                _remove_domain(conn, self.uuid)
+                _remove_volume(conn, self.options.disk, self.volume)
+            self.console(name).unlink(missing_ok=True)
+
+
+def _remove_domain(conn: libvirt.virConnect, uuid: str) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        domain = conn.lookupByUUIDString(uuid)
+        if domain.isActive():
+            domain.destroy()
+        if domain.isPersistent():
+            domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
+
+
+def _remove_volume(conn: libvirt.virConnect, pool: str | None, name: str) -> None:
+    if pool is None:
+        return
+    with contextlib.suppress(libvirt.libvirtError):
+        found = conn.storagePoolLookupByName(pool)
+        found.refresh(0)
+        found.storageVolLookupByName(name).delete(0)
+
+
+def _cmdline(guest: Guest) -> str:
+    options = guest.options
+    words = ["console=ttyS0", "quiet", "mitigations=off", "no_timer_check", "nokaslr", "tsc=reliable", "panic=-1"]
+    words += [
+        f"vm.tick_us={options.tick_ms * 1000}",
+        f"vm.fill_mib={options.fill_mib}",
+        f"vm.dirty_mib_s={options.dirty_mib_s}",
+    ]
+    words += [f"vm.write_kib_s={options.write_kib_s}", f"vm.poweroff_s={options.poweroff_s}"]
+    return " ".join(words + ([f"vm.ip={guest.address}"] if guest.address else []))
+
+
+def _xml(guest: Guest) -> str:
+    options, devices = guest.options, []
+    if options.disk:
+        path = f"{POOL_PATHS[options.disk]}/{guest.volume}"
+        devices.append(
+            "<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/>"
+            f"<source file='{path}'/><target dev='vda' bus='virtio'/></disk>"
+        )
+    if options.network:
+        devices.append("<interface type='network'><source network='lab'/><model type='virtio'/></interface>")
+    boot = f"<kernel>{guest.lab.image}/vmlinuz</kernel><initrd>{guest.lab.image}/initrd</initrd>"
+    return f"""<domain type='{guest.lab.virt_type}'><name>{guest.name}</name><uuid>{guest.uuid}</uuid>
+<memory unit='MiB'>{options.memory_mib}</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type>{boot}<cmdline>{quoteattr(_cmdline(guest))[1:-1]}</cmdline></os>
+<features><acpi/></features><cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>
+<on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{"".join(devices)}
+<serial type='file'><source path='{CONSOLES}/{guest.name}.console' append='on'/><target port='0'/></serial>
+<memballoon model='none'/>{options.extra_xml}</devices></domain>"""
+
+
+def guest_address(number: int) -> str:
+    """Address of the lab's n-th guest."""
+    return f"{GUEST_NETWORK}.{number}"
