@@ -30,18 +30,16 @@ def _act(given: argparse.Namespace) -> int:
     if given.action == "up":
         began = time.monotonic()
         lab = Lab.up(given.name, given.hosts.split(","))
-        print(
-            f"lab {given.name} is up ({time.monotonic() - began:.1f} s): {', '.join(lab.spec.hosts)}; enter it with: make lab-shell LAB={given.name}"
-        )
+        print(f"lab {given.name} is up ({time.monotonic() - began:.1f} s): {', '.join(lab.spec.hosts)}")
+        print(f"enter it with: make lab-shell LAB={given.name}")
         return 0
     lab = Lab.attach(given.name) if given.action != "down" else _any(given.name)
     if given.action == "down":
         lab.down()
     elif given.action == "status":
         for name in lab.spec.hosts:
-            print(
-                f"{name}: {lab.host(name).address}, {'up' if lab.host(name).is_up else 'down'}\n{lab.host(name).virsh('list', '--all')}"
-            )
+            host = lab.host(name)
+            print(f"{name}: {host.address}, {'up' if host.is_up else 'down'}\n{host.virsh('list', '--all')}")
     else:
         command = given.command if given.action == "run" else [os.environ.get("SHELL", "/bin/bash")]
         os.execvp("nsenter", [*lab.command_prefix(), *command])  # noqa: S606 - no shell in between

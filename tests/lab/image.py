@@ -90,7 +90,7 @@ def _make_initrd(work: Path, modules: Path, target: Path) -> None:
 
 
 def choose_accelerator(image: Path) -> str:
-    """Find out once whether KVM is usable: boot the guest with it. The device alone, or a QEMU that starts, proves nothing."""
+    """Find out once whether KVM is usable, by booting the guest: a device or a QEMU that starts proves nothing."""
     answer = image / "accelerator"
     if not answer.exists():
         answer.write_text("kvm" if Path("/dev/kvm").exists() and _boots_with_kvm(image) else "qemu")

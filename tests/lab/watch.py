@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -65,7 +66,7 @@ class GuestWatch:
     def max_gap_ms(self) -> float:
         """The longest time between two beats: the pause as somebody outside saw it."""
         arrived = [tick.arrived for tick in self.ticks()]
-        return max((b - a for a, b in zip(arrived, arrived[1:], strict=False)), default=0.0) * 1000
+        return max((b - a for a, b in pairwise(arrived)), default=0.0) * 1000
 
     def check_never_twice(self) -> None:
         """No beat came from two hosts: the VM never ran twice."""
@@ -77,7 +78,7 @@ class GuestWatch:
     def check_continued(self) -> None:
         """The guest went on where it was: counter and its own clock only ever grew."""
         ticks = self.ticks()
-        for before, after in zip(ticks, ticks[1:], strict=False):
+        for before, after in pairwise(ticks):
             assert after.counter > before.counter, (
                 f"the counter fell from {before.counter} to {after.counter}: rebooted"
             )
