@@ -23,7 +23,8 @@ from tasks.model.errors import HostUnreachable
 
 log = logging.getLogger(__name__)
 
-MAX_IDLE = 4
+MAX_IDLE = 8
+"""Kept for the next call: two each (one blocks, one reads) for the four migrations of a host with default limits."""
 MAX_OPENING = 5
 """sshd drops connections at random once ten are not yet authenticated (MaxStartups 10:30:100); two workers fit."""
 MAX_HANGING = 20
@@ -54,6 +55,7 @@ class HostPool:
         self._hanging = threading.BoundedSemaphore(MAX_OPENING + MAX_HANGING)
         self._pid = os.getpid()
         self._closed = False
+        self._opening_spare = False
 
     @property
     def shown_uri(self) -> str:
@@ -70,6 +72,8 @@ class HostPool:
         connection = None if fresh else self._take_idle()
         if connection is None:
             connection = self._open()
+        else:
+            self._keep_a_spare()
         try:
             yield connection
         finally:
@@ -97,6 +101,25 @@ class HostPool:
             if is_alive(connection):
                 return connection
             self._discard(connection)
+
+    def _keep_a_spare(self) -> None:
+        """Open the next one while the last idle one is in use.
+
+        Over ssh a connection takes half a second: whoever watches a transfer must not begin with that.
+        """
+        with self._lock:
+            if self._idle or self._opening_spare or self._closed:
+                return
+            self._opening_spare = True
+        threading.Thread(target=self._open_spare, name=f"libvirt-spare-{self.host}", daemon=True).start()
+
+    def _open_spare(self) -> None:
+        try:
+            self._give_back(self._open())
+        except HostUnreachable as error:
+            log.debug("no spare connection: %s", error)
+        finally:
+            self._opening_spare = False
 
     def _give_back(self, connection: Connection) -> None:
         if not is_alive(connection):

@@ -47,7 +47,8 @@ class Hypervisor(Protocol):
     def fetch_xml(
         self, host: str, uuid: str, *, inactive: bool = False, secure: bool = False, migratable: bool = False
     ) -> str:
-        """The domain's XML. ``secure`` includes passwords: never store or log what it returns."""
+        """The domain's XML. ``secure`` includes passwords, and so does ``migratable``: never store or log what it
+        returns."""
 
     def file_exists(self, host: str, path: str) -> bool | None:
         """Whether libvirt shows the file as a volume of an active pool; None when no pool covers its directory."""

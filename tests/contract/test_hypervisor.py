@@ -168,6 +168,8 @@ class TestDefinition:
             assert "hunter2" not in rig.hypervisor.fetch_xml(rig.source, uuid)
             assert "hunter2" not in rig.hypervisor.fetch_xml(rig.source, uuid, inactive=True)
             assert "hunter2" in rig.hypervisor.fetch_xml(rig.source, uuid, inactive=True, secure=True)
+            # libvirt's migratable form has them always: never store or log that one either.
+            assert "hunter2" in rig.hypervisor.fetch_xml(rig.source, uuid, migratable=True)
         finally:
             rig.hypervisor.undefine(rig.source, uuid)
 

@@ -43,6 +43,18 @@ def test_every_transport(contract_lab: Lab, transport: str) -> None:
     hypervisor.close()
 
 
+def test_a_transfer_between_hosts_that_reach_each_other_by_ssh(contract_lab: Lab, tmp_path: Path) -> None:
+    rig = LibvirtRig(addresses(contract_lab, "ssh"), tmp_path)
+    try:
+        uuid = rig.make("alpha", running=True)
+        rig.hypervisor.transfer(order_for(rig, uuid))
+        destination = rig.hypervisor.find_domain("beta", uuid)
+        assert destination is not None
+        assert destination.state is DomainState.RUNNING
+    finally:
+        rig.close()
+
+
 def test_a_daemon_that_was_restarted_is_found_again(contract_lab: Lab, impatient: LibvirtHypervisor) -> None:
     before = impatient.fetch_facts("alpha")
     contract_lab.host("alpha").restart_libvirtd()

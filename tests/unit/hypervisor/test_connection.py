@@ -46,8 +46,8 @@ def test_an_idle_connection_is_used_again(pool: HostPool) -> None:
 
 def test_two_callers_never_share_a_connection(pool: HostPool) -> None:
     with ExitStack() as stack:
-        taken = [stack.enter_context(pool.checkout()) for _ in range(6)]
-        assert len({id(one) for one in taken}) == 6
+        taken = [stack.enter_context(pool.checkout()) for _ in range(connection.MAX_IDLE + 2)]
+        assert len({id(one) for one in taken}) == len(taken)
         assert all(one.isAlive() for one in taken)
     assert sum(connection.is_alive(one) for one in taken) == connection.MAX_IDLE
 
@@ -72,6 +72,18 @@ def test_a_closed_pool_keeps_nothing(pool: HostPool) -> None:
     with pool.checkout() as last:
         assert last.isAlive()
     assert not connection.is_alive(last)
+
+
+def test_while_the_last_idle_one_is_used_a_spare_is_opened(pool: HostPool) -> None:
+    with pool.checkout() as first:
+        pass
+    with pool.checkout() as again:
+        assert again is first
+        until = time.monotonic() + 5
+        while not pool._idle and time.monotonic() < until:
+            time.sleep(0.005)
+        assert len(pool._idle) == 1
+        assert pool._idle[0] is not first
 
 
 def test_nothing_listens() -> None:
@@ -126,7 +138,7 @@ def test_a_connection_that_opens_too_late_is_kept_for_the_next(monkeypatch: pyte
     while not late._idle and time.monotonic() < until:
         time.sleep(0.01)
     with late.checkout() as kept:
-        assert opened == [kept]
+        assert opened[0] is kept
     late.close()
 
 
