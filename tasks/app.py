@@ -9,10 +9,15 @@ from celery import Celery, signals
 from config.celery import celery_settings
 from config.logging import configure_logging
 from config.settings import load_settings
+from tasks.transport import GuardedTask
 
 settings = load_settings()
 
-app = Celery("vmferry", include=["tasks.migrate", "tasks.chain", "tasks.housekeeping", "tasks.control"])
+app = Celery(
+    "vmferry",
+    task_cls=GuardedTask,
+    include=["tasks.migrate", "tasks.chain", "tasks.housekeeping", "tasks.control"],
+)
 app.conf.update(celery_settings(settings))
 
 

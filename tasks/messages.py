@@ -6,11 +6,9 @@ import re
 
 from celery import Celery, chain, states
 
+from config.celery import CONTROL_QUEUE, STEPS_QUEUE
 from tasks.model.errors import MigrationCancelled, MigrationFailed, MigrationRefused, NeedsAttention
 from tasks.model.run import RunRecord, State, StepName
-
-STEPS_QUEUE = "vmferry.steps"
-CONTROL_QUEUE = "vmferry"
 
 STEP_TASK_ID = re.compile(r"^(?P<id>[A-Za-z0-9_-]{1,64})\.\d+\.\d+\.[a-z]+$")
 """``<id>.<attempt>.<send>.<step>``."""

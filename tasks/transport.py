@@ -70,12 +70,9 @@ def find_problem(raw: bytes, channel: Channel) -> str | None:
     try:
         payload = loads(raw.decode())  # type: ignore[no-untyped-call]
         _properties.validate_python(payload["properties"])
-        message = channel.Message(payload, channel=channel)  # type: ignore[no-untyped-call]
-        message.accept = {"application/json"}
-        if message.errors:
-            message._reraise_error()  # type: ignore[no-untyped-call]
-        _headers.validate_python(message.headers)
-        _body.validate_python(message.payload)
+        headers, body = _read(payload, channel)
+        _headers.validate_python(headers)
+        _body.validate_python(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -83,6 +80,15 @@ def find_problem(raw: bytes, channel: Channel) -> str | None:
     except Exception as error:  # noqa: BLE001 - whatever it is, the worker would have met it
         return f"{type(error).__name__}: {error}"[:REASON_LENGTH]
     return None
+
+
+def _read(payload: Any, channel: Channel) -> tuple[Any, Any]:
+    """Headers and body, by kombu's own means; raises anything."""
+    message = channel.Message(payload, channel=channel)  # type: ignore[no-untyped-call]
+    message.accept = {"application/json"}
+    if message.errors:
+        message._reraise_error()  # type: ignore[no-untyped-call]
+    return message.headers, message.payload
 
 
 class GuardedChannel(kombu_redis.Channel):
@@ -115,6 +121,16 @@ class GuardedChannel(kombu_redis.Channel):
             return reply
         self.put_aside(raw, queue, problem)
         return None
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
+        """Broadcasts, such as control commands, reach all workers at once: an unreadable one would end them all."""
+        try:
+            _read(message, self)
+        except Exception as error:  # noqa: BLE001 - as in find_problem
+            log.error("unreadable broadcast on %s ignored: %s", exchange, type(error).__name__)  # noqa: TRY400
+            return False
+        delivered: bool = super()._deliver_fanout_message(message, exchange)  # type: ignore[no-untyped-call]
+        return delivered
 
     def put_aside(self, raw: bytes, queue: str, problem: str) -> None:
         """Keep the message, byte for byte; the oldest falls off when there are more than ``poison_limit``."""

@@ -144,8 +144,10 @@ def _backing(disk: Element) -> tuple[str, ...]:
 def _interface(interface: Element) -> Interface:
     source = interface.find("source")
     named = (source.get(a) for a in ("network", "bridge", "dev", "path")) if source is not None else ()
+    # A running VM's card on a libvirt network shows as what the network made of it, with the network beside it.
+    by_network = source is not None and source.get("network") is not None
     return Interface(
-        type=interface.get("type", ""),
+        type="network" if by_network else interface.get("type", ""),
         source=next((n for n in named if n), None),
         mac=attribute_of(interface, "mac", "address"),
         model=attribute_of(interface, "model", "type"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -17,8 +16,9 @@ from tests.queue.harness import RedisServer, Worker, wait_for
 class Facts:
     """The facts' app on one Redis: workers, a plain client, notes."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer, url: str | None = None) -> None:
         self.server = server
+        self.url = url or server.url
         self.store = server.client()
         self.client = Celery(
             "plain", broker=celery_url(server.url), backend=celery_url(server.url), set_as_current=False
@@ -27,9 +27,9 @@ class Facts:
 
     def worker(
         self, *, concurrency: int = 4, name: str = "facts", override_revoke: bool = False, **changed: Any
-    ) -> AbstractContextManager[Worker]:
+    ) -> Worker:
         """A worker of the facts' app, with Celery settings changed."""
-        env = {"FACTS_BROKER": self.server.url, "FACTS_SETTINGS": json.dumps(changed)}
+        env = {"FACTS_BROKER": self.url, "FACTS_SETTINGS": json.dumps(changed)}
         if override_revoke:
             env["FACTS_OVERRIDE_REVOKE"] = "1"
         return Worker(app="tests.queue.factsapp", concurrency=concurrency, name=name, env=env)

@@ -18,9 +18,10 @@ from celery.exceptions import Ignore
 from celery.worker import control
 from celery.worker.control import control_command
 
-from config.celery import celery_settings, celery_url
+from config.celery import celery_settings
 from config.logging import configure_logging
 from config.settings import Settings
+from tasks.store import connect
 from tasks.transport import GuardedTask
 
 settings = Settings(broker_url=os.environ.get("FACTS_BROKER", "redis://127.0.0.1:1/0"))
@@ -42,8 +43,7 @@ class CopyRefused(Exception):
 
 
 def _store() -> redis.Redis:
-    url = celery_url(settings.broker_url).replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
-    return redis.Redis.from_url(url, decode_responses=True)
+    return connect(settings.broker_url, sentinel_master=settings.sentinel_master)
 
 
 def note(text: str) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+from urllib.parse import quote
 
 import redis
 
@@ -114,8 +115,8 @@ class Program:
         if text not in self.log()[since:]:
             raise TimeoutError(f"{self.name} ended ({self.exit_code}) without {text!r}\n{self.log_tail()}")
 
-    def start(self) -> Self:
-        """Start it; returns once it is ready."""
+    def start(self, *, ready: bool = True) -> Self:
+        """Start it; returns once it is ready, or at once when it is not expected to get ready."""
         position = len(self.log())
         self._log = self.log_path.open("ab")
         self._process = subprocess.Popen(
@@ -128,7 +129,8 @@ class Program:
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-        self._wait_ready(position)
+        if ready:
+            self._wait_ready(position)
         return self
 
     def _wait_ready(self, position: int) -> None:
@@ -209,6 +211,7 @@ class RedisServer(Program):
         port: of ``address``; 0: any free one of this network namespace.
         password: what clients must say; the URLs contain it.
         prefix: command in front, such as one that enters a network namespace.
+        options: further settings of redis-server.
     """
 
     def __init__(
@@ -219,6 +222,7 @@ class RedisServer(Program):
         port: int = 0,
         password: str | None = None,
         prefix: Sequence[str] = (),
+        options: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__("redis", (), folder=folder)
         self.address = address
@@ -235,9 +239,10 @@ class RedisServer(Program):
             "save": "",
             "maxmemory-policy": "noeviction",
             **({"requirepass": password} if password else {}),
+            **(options or {}),
         }
-        options = [part for key, value in settings.items() for part in (f"--{key}", value)]
-        self._command = [*prefix, "redis-server", *options]
+        arguments = [part for key, value in settings.items() for part in (f"--{key}", value)]
+        self._command = [*prefix, "redis-server", *arguments]
 
     def _wait_ready(self, position: int) -> None:  # noqa: ARG002
         def answers() -> bool:
@@ -257,8 +262,11 @@ class RedisServer(Program):
     @property
     def url(self) -> str:
         """The broker URL of db 0, through the unix socket."""
-        secret = f":{self.password}@" if self.password else ""
-        return f"redis+socket://{secret}{self.socket_path}?virtual_host=0"
+        return f"redis+socket://{self._credentials}{self.socket_path}?virtual_host=0"
+
+    @property
+    def _credentials(self) -> str:
+        return f":{quote(self.password, safe='')}@" if self.password else ""
 
     @property
     def tcp_url(self) -> str:
@@ -269,7 +277,7 @@ class RedisServer(Program):
         """
         if self.address is None:
             raise RuntimeError("started without an address")
-        return f"redis://{f':{self.password}@' if self.password else ''}{self.address}:{self.port}/0"
+        return f"redis://{self._credentials}{self.address}:{self.port}/0"
 
     def client_kill_all(self) -> None:
         """Close every client's connection, normal and pubsub: what clients see of a network blip."""

@@ -119,7 +119,7 @@ def test_poison_is_put_aside_and_the_worker_lives(queue: tuple[Facts, Worker], n
     else:
         assert kept == POISON[name]
     assert worker.running
-    assert facts.store.hlen("vmferry:unacked") == 0
+    wait_for(lambda: facts.store.hlen("vmferry:unacked") == 0, "the good message's acknowledgement")
     assert facts.store.llen(STEPS_QUEUE) == 0
 
 
@@ -134,6 +134,28 @@ def test_poison_costs_no_reconnection_and_one_line_each(queue: tuple[Facts, Work
     assert written.count("put aside in vmferry:poison") == len(POISON)
     assert "Connection to broker lost" not in written
     assert "Unrecoverable" not in written
+
+
+BROADCASTS = (
+    b"[1]",
+    b"7",
+    b"{}",
+    b"not json",
+    b'{"properties": []}',
+    b'{"body": "{", "content-type": "application/json", "properties": {"delivery_tag": ""}}',
+    b'{"body": "x", "headers": [], "properties": {"delivery_tag": "a"}}',
+)
+
+
+@pytest.mark.queue
+def test_unreadable_control_commands_end_no_worker(queue: tuple[Facts, Worker]) -> None:
+    facts, worker = queue
+    position = len(worker.log())
+    for content in BROADCASTS:
+        assert facts.store.publish("/0.celery.pidbox", content) == 1
+    assert facts.client.control.ping(timeout=2.0, limit=1)
+    assert worker.running
+    assert "Connection to broker lost" not in worker.log()[position:]
 
 
 @pytest.mark.queue

@@ -3,8 +3,8 @@
 ``VMFERRY_TEST_HOLD=<step>.<point>`` chooses the point; there the worker writes ``VMFERRY_TEST_HOLD_FILE`` and waits to
 be killed. Points: ``before`` (message taken, nothing claimed), ``claimed`` (lease taken, nothing done), ``journaled``
 (intent written, effect not done), ``effected`` (effect done, not confirmed), ``moving`` (a live transfer runs), ``done``
-(step finished, not handed over), ``handed`` (handed over in the record, next message not sent), ``settled`` (terminal
-record written, Celery result not stored).
+(step finished, not handed over), ``handed`` (handed over in the record, next message not sent), ``settled``
+(terminal record written, Celery result not stored).
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ tasks.chain.run_step = _held_run_step  # type: ignore[attr-defined]
 _effect = StepRun.effect
 
 
-def _held_effect(self: StepRun, kind: Any, host: str, value: str, act: Callable[[], None], *, created: str = "") -> None:
+def _held_effect(
+    self: StepRun, kind: Any, host: str, value: str, act: Callable[[], None], *, created: str = ""
+) -> None:
     step = self.record.step or ""
 
     def held_act() -> None:

@@ -220,3 +220,9 @@ def test_any_text_is_read_or_refused(text: str) -> None:
             parse_domain(xml)
         except InvalidRequest as error:
             assert error.code == "XML_INVALID"  # noqa: PT017 - either outcome is right
+
+
+def test_a_running_card_on_a_network_counts_as_the_networks() -> None:
+    card = "<interface type='bridge'><source network='lab' portid='x' bridge='br0'/><target dev='vnet0'/></interface>"
+    (interface,) = parse_domain(f"<domain type='qemu'><name>n</name><devices>{card}</devices></domain>").interfaces
+    assert (interface.type, interface.source) == ("network", "lab")

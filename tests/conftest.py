@@ -1,0 +1,44 @@
+"""Fixtures for all tests: the lab of real hosts, one for the whole run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.lab import Guest, Lab, LabUnavailable
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Three hosts of this run's own, with the test's thread in their hub.
+
+    Where a lab cannot be had the test is skipped with one line; with ``CI=true`` that is a failure.
+    """
+    try:
+        made = Lab.up(f"t{os.getpid()}")
+    except LabUnavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have a lab: {error}")
+        pytest.skip(str(error))
+    made.enter()
+    try:
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture
+def make_guest(lab: Lab) -> Iterator[Callable[..., Guest]]:
+    """Makes guests and removes them at the end of the test."""
+    guests: list[Guest] = []
+
+    def make(name: str, *args: Any, **options: Any) -> Guest:
+        guests.append(lab.guest(name, *args, **options))
+        return guests[-1]
+
+    yield make
+    for guest in guests:
+        guest.remove()

@@ -1,0 +1,166 @@
+"""A whole vmferry on a lab: its own Redis, worker processes, beat, configuration and CLI, all inside the lab's hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from celery import Celery
+
+from config.settings import Settings, load_settings
+from tasks.client import Client
+from tasks.model.run import RunRecord, State
+from tests.lab import Lab
+from tests.queue.harness import Beat, RedisServer, Worker
+
+REPOSITORY = Path(__file__).parents[2]
+FAST = {
+    "lease_s": 3.0,
+    "reconcile_period_s": 0.5,
+    "hand_over_s": 3.0,
+    "connect_timeout_s": 5.0,
+    "unreachable_timeout_s": 20.0,
+}
+"""Timers short enough for tests; the proportions are those of the defaults."""
+
+
+def to_toml(settings: Mapping[str, Any]) -> str:
+    """The few kinds of value that the configuration has."""
+    plain = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, Mapping)]
+    for section, entries in settings.items():
+        if isinstance(entries, Mapping):
+            for name, values in entries.items():
+                plain.append(f"\n[{section}.{name}]")
+                plain += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
+    return "\n".join(plain) + "\n"
+
+
+class Stack:
+    """Redis, configuration, workers and beat of one test."""
+
+    def __init__(self, lab: Lab, folder: Path, *, transport: str = "tcp", limits: int = 4, **settings: Any) -> None:
+        self.lab = lab
+        self.folder = folder
+        self.redis = RedisServer()
+        self.workers: list[Worker] = []
+        self.beat: Beat | None = None
+        self._transport, self._limits, self._settings = transport, limits, settings
+
+    def __enter__(self) -> Stack:
+        self.redis.start()
+        hosts = self.lab.inventory(self._transport, max_outgoing=self._limits, max_incoming=self._limits)
+        values = {"broker_url": self.redis.url} | FAST | self._settings | {"hosts": hosts}
+        self.config.write_text(to_toml(values))
+        self.settings: Settings = load_settings(self.config)
+        self.client = Client(self.settings)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for worker in self.workers:
+            worker.kill9()
+        if self.beat is not None:
+            self.beat.kill9()
+        self.client.close()
+        self.redis.stop()
+
+    @property
+    def config(self) -> Path:
+        """The configuration file."""
+        return self.folder / "vmferry.toml"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment of workers and CLI."""
+        return os.environ | {"VMFERRY_CONFIG": str(self.config)}
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def start(self, *, steps: int = 1, beat: bool = True) -> None:
+        """One control worker, so many steps workers, and beat."""
+        self.control_worker()
+        for _ in range(steps):
+            self.steps_worker()
+        if beat:
+            self.beat = Beat(self.config, self.folder / "beat")
+            self.beat.start()
+
+    def control_worker(self) -> Worker:
+        """A worker of the control queue."""
+        return self._worker("vmferry", 4, {})
+
+    def steps_worker(self, *, hold: str = "", concurrency: int = 8) -> Worker:
+        """A worker of the steps queue; ``hold`` names the point at which it stops dead (see ``faultapp``)."""
+        env = {"VMFERRY_TEST_HOLD": hold, "VMFERRY_TEST_HOLD_FILE": str(self.hold_file)} if hold else {}
+        return self._worker("vmferry.steps", concurrency, env, app="tests.scenarios.faultapp" if hold else "tasks.app")
+
+    def _worker(self, queue: str, concurrency: int, env: dict[str, str], app: str = "tasks.app") -> Worker:
+        name = f"w{len(self.workers)}"
+        worker = Worker(
+            self.config, queues=queue, concurrency=concurrency, name=name, app=app, env=env, folder=self.folder
+        )
+        worker.start()
+        self.workers.append(worker)
+        return worker
+
+    @property
+    def hold_file(self) -> Path:
+        """Written by a worker that has reached its point."""
+        return self.folder / "held"
+
+    def wait_held(self, timeout_s: float = 20.0) -> None:
+        """Wait until a worker stands at its point."""
+        until(
+            lambda: self.hold_file.exists() and self.hold_file.read_text() != "",
+            timeout_s,
+            "no worker reached its point",
+        )
+
+    # -- using it ---------------------------------------------------------------------------------------------------
+
+    def cli(self, *args: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run the ordinary command line."""
+        command = [sys.executable, str(REPOSITORY / "cli.py"), *args]
+        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+    def plain_celery(self) -> Celery:
+        """What another system has: a Celery app that knows two URLs and nothing of vmferry."""
+        return Celery("elsewhere", broker=self.redis.url, backend=self.redis.url, set_as_current=False)
+
+    def wait_state(self, run_id: str, *states: State, timeout_s: float = 40.0) -> RunRecord:
+        """Wait until the record is in one of the states."""
+        until(lambda: self.client.show(run_id).state in states, timeout_s, lambda: self.diagnosis(run_id))
+        return self.client.show(run_id)
+
+    def wait_end(self, run_id: str, timeout_s: float = 60.0) -> RunRecord:
+        """Wait until nobody works on it any more, and its Celery result is published."""
+        until(lambda: self.client.show(run_id).is_terminal, timeout_s, lambda: self.diagnosis(run_id))
+        return self.client.show(run_id)
+
+    def diagnosis(self, run_id: str) -> str:
+        """What to look at when a wait has failed."""
+        logs = "\n".join(f"== {w.name}\n{w.log_tail()}" for w in self.workers)
+        return f"{self.client.show(run_id).model_dump_json(indent=1)}\n{logs}"
+
+
+def until(condition: Any, timeout_s: float, what: Any) -> None:
+    """Wait for a condition; fail with ``what`` (text, or a function that makes it)."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(what() if callable(what) else what)
+        time.sleep(0.05)
+
+
+@contextmanager
+def stack(lab: Lab, folder: Path, **options: Any) -> Iterator[Stack]:
+    """A running stack."""
+    with Stack(lab, folder, **options) as made:
+        yield made
