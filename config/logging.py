@@ -20,6 +20,9 @@ _context: ContextVar[dict[str, LogValue] | None] = ContextVar("vmferry_log_conte
 QUIET_LOGGERS = ("amqp", "kombu", "redis")
 """Libraries whose debug output tells nothing about migrations."""
 
+PERIODIC_TASKS = frozenset({"tasks.dispatch", "tasks.reconcile", "tasks.republish", "tasks.prune"})
+"""Their "received" and "succeeded" lines, thousands an hour, are shown at level DEBUG only."""
+
 _PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", re.IGNORECASE)
 
 
@@ -40,6 +43,8 @@ def configure_logging(settings: Settings) -> None:
     """Replace the root logger's handlers; harmless when repeated."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    if settings.log_level != "DEBUG":
+        handler.addFilter(_is_news)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -47,6 +52,12 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for Celery's routine lines on a periodic task; its failures and retries are above INFO."""
+    data = getattr(record, "data", None)
+    return record.levelno > logging.INFO or not isinstance(data, dict) or data.get("name") not in PERIODIC_TASKS
 
 
 def without_passwords(text: str) -> str:
