@@ -12,9 +12,9 @@ import pytest
 from tasks.hypervisor.adapter import LibvirtHypervisor
 from tasks.model.domain import DomainState
 from tasks.model.errors import HostUnreachable, HypervisorError, OutcomeUnknown
+from tests.contract.acting import order_for, wait_until
 from tests.contract.conftest import addresses
 from tests.contract.rigs import LibvirtRig
-from tests.contract.test_hypervisor import order_for, wait_until
 from tests.lab import Lab
 from tests.lab.faults import libvirtd_frozen, libvirtd_killed, link_down
 
