@@ -1,22 +1,23 @@
-"""The ordinary Celery app, in a worker that stops dead at one named point of one step.
+"""The ordinary Celery app, in a worker that stops at any named point of any step when a test asks for it.
 
-``VMFERRY_TEST_HOLD=<step>.<point>`` chooses the point; there the worker writes ``VMFERRY_TEST_HOLD_FILE`` and waits to
-be killed. Points: ``before`` (message taken, nothing claimed), ``claimed`` (lease taken, nothing done), ``journaled``
-(intent written, effect not done), ``effected`` (effect done, not confirmed), ``moving`` (a live transfer runs), ``done``
-(step finished, not handed over), ``handed`` (handed over in the record, next message not sent), ``settled``
-(terminal record written, Celery result not stored).
+The folder ``VMFERRY_TEST_HOLD`` controls it: a file ``point`` names ``<step>.<point>``; the first thread that gets
+there writes ``held``, and waits until ``release`` appears (or the worker is killed). Points: ``before`` (message taken,
+nothing claimed), ``claimed`` (lease taken, nothing done), ``journaled`` (intent written, effect not done), ``effected``
+(effect done, not confirmed), ``moving`` (a live transfer runs), ``done`` (step finished, not handed over), ``handed``
+(handed over in the record, next message not sent), ``settled`` (terminal record written, Celery result not stored).
 """
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tasks.chain
-import tasks.workflow.dispatch
 import tasks.workflow.stepping as stepping
 from tasks.app import app
 from tasks.model.run import RunRecord, StepName
@@ -27,15 +28,23 @@ from tasks.workflow import Handled, Runtime
 
 __all__ = ["app"]
 
-_STEP, _, _POINT = os.environ.get("VMFERRY_TEST_HOLD", "none.none").partition(".")
-_FILE = Path(os.environ.get("VMFERRY_TEST_HOLD_FILE", os.devnull))
+_FOLDER = Path(os.environ["VMFERRY_TEST_HOLD"])
+_LOCK = threading.Lock()
 HOLD_S = 120.0
 
 
 def _hold(step: str, point: str) -> None:
-    if (step, point) == (_STEP, _POINT):
-        _FILE.write_text(f"{os.getpid()} {step}.{point}\n")
-        time.sleep(HOLD_S)
+    name = f"{step}.{point}"
+    with _LOCK:
+        wanted = _FOLDER / "point"
+        if not wanted.exists() or wanted.read_text() != name:
+            return
+        wanted.unlink()  # once: whoever comes here next, after the fault, passes
+    (_FOLDER / "held.new").write_text(f"{os.getpid()} {name}")
+    (_FOLDER / "held.new").rename(_FOLDER / "held")
+    deadline = time.monotonic() + HOLD_S
+    while not (_FOLDER / "release").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _wrap_step(name: StepName, run: Callable[[StepRun], Verdict]) -> Callable[[StepRun], Verdict]:
@@ -91,7 +100,9 @@ def _held_note(self: Any, job: Any) -> None:
 
 live._Observer._note = _held_note  # type: ignore[method-assign]
 
-_publish = tasks.workflow.dispatch.publish
+# By module name: the package exports a function of the same name.
+_dispatch = sys.modules["tasks.workflow.dispatch"]
+_publish = _dispatch.publish
 
 
 def _held_publish(runtime: Runtime, record: RunRecord) -> None:
@@ -99,4 +110,4 @@ def _held_publish(runtime: Runtime, record: RunRecord) -> None:
     _publish(runtime, record)
 
 
-tasks.workflow.dispatch.publish = _held_publish
+_dispatch.publish = _held_publish  # type: ignore[attr-defined]

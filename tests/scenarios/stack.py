@@ -17,7 +17,8 @@ from celery import Celery
 
 from config.settings import Settings, load_settings
 from tasks.client import Client
-from tasks.model.run import RunRecord, State
+from tasks.messages import CeleryMessenger
+from tasks.model.run import RunRecord, State, StepName
 from tests.lab import Lab
 from tests.queue.harness import Beat, RedisServer, Worker
 
@@ -58,6 +59,7 @@ class Stack:
         self.redis.start()
         hosts = self.lab.inventory(self._transport, max_outgoing=self._limits, max_incoming=self._limits)
         values = {"broker_url": self.redis.url} | FAST | self._settings | {"hosts": hosts}
+        self.hold_folder.mkdir(exist_ok=True)
         self.config.write_text(to_toml(values))
         self.settings: Settings = load_settings(self.config)
         self.client = Client(self.settings)
@@ -94,34 +96,49 @@ class Stack:
 
     def control_worker(self) -> Worker:
         """A worker of the control queue."""
-        return self._worker("vmferry", 4, {})
+        return self._worker("vmferry", 4)
 
-    def steps_worker(self, *, hold: str = "", concurrency: int = 8) -> Worker:
-        """A worker of the steps queue; ``hold`` names the point at which it stops dead (see ``faultapp``)."""
-        env = {"VMFERRY_TEST_HOLD": hold, "VMFERRY_TEST_HOLD_FILE": str(self.hold_file)} if hold else {}
-        return self._worker("vmferry.steps", concurrency, env, app="tests.scenarios.faultapp" if hold else "tasks.app")
+    def steps_worker(self, *, concurrency: int = 8) -> Worker:
+        """A worker of the steps queue that can be held (see ``faultapp``)."""
+        return self._worker("vmferry.steps", concurrency, app="tests.scenarios.faultapp")
 
-    def _worker(self, queue: str, concurrency: int, env: dict[str, str], app: str = "tasks.app") -> Worker:
+    def _worker(self, queue: str, concurrency: int, *, app: str = "tasks.app") -> Worker:
         name = f"w{len(self.workers)}"
         worker = Worker(
-            self.config, queues=queue, concurrency=concurrency, name=name, app=app, env=env, folder=self.folder
+            self.config,
+            queues=queue,
+            concurrency=concurrency,
+            name=name,
+            app=app,
+            env={"VMFERRY_TEST_HOLD": str(self.hold_folder)},
+            folder=self.folder,
         )
-        worker.start()
         self.workers.append(worker)
-        return worker
+        return worker.start()
+
+    # -- holding a steps worker at a point ------------------------------------------------------------------------
 
     @property
-    def hold_file(self) -> Path:
-        """Written by a worker that has reached its point."""
-        return self.folder / "held"
+    def hold_folder(self) -> Path:
+        """Where tests and held workers meet."""
+        return self.folder / "hold"
 
-    def wait_held(self, timeout_s: float = 20.0) -> None:
-        """Wait until a worker stands at its point."""
-        until(
-            lambda: self.hold_file.exists() and self.hold_file.read_text() != "",
-            timeout_s,
-            "no worker reached its point",
-        )
+    def hold(self, point: str) -> None:
+        """The next step that comes to ``<step>.<point>`` waits there."""
+        self.release()
+        for name in ("held", "release"):
+            (self.hold_folder / name).unlink(missing_ok=True)
+        (self.hold_folder / "point").write_text(point)
+
+    def wait_held(self, timeout_s: float = 30.0) -> None:
+        """Wait until a worker stands at the point."""
+        until((self.hold_folder / "held").exists, timeout_s, self.logs)
+
+    def release(self) -> None:
+        """Let it go on."""
+        self.hold_folder.mkdir(exist_ok=True)
+        (self.hold_folder / "point").unlink(missing_ok=True)
+        (self.hold_folder / "release").write_text("")
 
     # -- using it ---------------------------------------------------------------------------------------------------
 
@@ -133,6 +150,13 @@ class Stack:
     def plain_celery(self) -> Celery:
         """What another system has: a Celery app that knows two URLs and nothing of vmferry."""
         return Celery("elsewhere", broker=self.redis.url, backend=self.redis.url, set_as_current=False)
+
+    def resend(self, run_id: str, step: str = "") -> None:
+        """Deliver the message of the current (or a named) step once more, under the task id that it had."""
+        record = self.client.show(run_id)
+        names = StepName(step) if step else record.step
+        assert names is not None
+        CeleryMessenger(self.plain_celery()).send_steps(record, (names,))
 
     def wait_state(self, run_id: str, *states: State, timeout_s: float = 40.0) -> RunRecord:
         """Wait until the record is in one of the states."""
@@ -146,8 +170,11 @@ class Stack:
 
     def diagnosis(self, run_id: str) -> str:
         """What to look at when a wait has failed."""
-        logs = "\n".join(f"== {w.name}\n{w.log_tail()}" for w in self.workers)
-        return f"{self.client.show(run_id).model_dump_json(indent=1)}\n{logs}"
+        return f"{self.client.show(run_id).model_dump_json(indent=1)}\n{self.logs()}"
+
+    def logs(self) -> str:
+        """The ends of the workers' logs."""
+        return "\n".join(f"== {w.name}\n{w.log_tail()}" for w in self.workers)
 
 
 def until(condition: Any, timeout_s: float, what: Any) -> None:

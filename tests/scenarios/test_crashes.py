@@ -1,0 +1,175 @@
+"""Whatever dies, at whatever point: one startable copy, never two running, and a record that tells the truth.
+
+One stack and one guest of each kind serve all cases; the guest is moved on from wherever the case before left it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.model.run import RunRecord, State
+from tests.lab import Guest, Lab
+from tests.scenarios.invariants import check_invariants
+from tests.scenarios.stack import Stack, stack, until
+
+pytestmark = pytest.mark.lab
+
+COMMON = [
+    *(f"preflight.{point}" for point in ("before", "claimed", "done", "handed")),
+    *(f"prepare.{point}" for point in ("before", "claimed", "journaled", "effected", "done", "handed")),
+    *(f"transfer.{point}" for point in ("before", "claimed", "done", "handed")),
+    *(f"verify.{point}" for point in ("before", "claimed", "done", "handed")),
+    *(f"finish.{point}" for point in ("before", "claimed", "journaled", "effected", "done", "settled")),
+]
+LIVE = [*COMMON, "transfer.moving"]
+OFFLINE = [*COMMON, "transfer.journaled", "transfer.effected"]
+CASES = [("live", point) for point in LIVE] + [("offline", point) for point in OFFLINE]
+
+Move = Callable[[str], tuple[RunRecord, Guest]]
+Check = Callable[[RunRecord, Guest], None]
+
+
+@pytest.fixture(scope="module")
+def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack(lab, tmp_path_factory.mktemp("crashes"), policies={"slow": {"bandwidth_mib_s": 8}}) as made:
+        made.start(steps=0)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def guests(lab: Lab) -> Iterator[dict[str, Guest]]:
+    live = lab.guest("crash-live", fill_mib=24, autostart=True)
+    offline = lab.guest("crash-off", start="off", autostart=True)
+    live.wait_ticking()
+    yield {"live": live, "offline": offline}
+    live.remove()
+    offline.remove()
+
+
+def move(running: Stack, lab: Lab, guest: Guest) -> RunRecord:
+    """Ask for the guest to go to another host than where it is."""
+    here = next(host for host, seen in lab.states(guest.uuid).items() if seen is not None)
+    there = lab.spec.hosts[(lab.spec.hosts.index(here) + 1) % len(lab.spec.hosts)]
+    return running.client.submit({"vm": guest.name, "destination": there, "policy": "slow"})
+
+
+def finish(running: Stack, guest: Guest, record: RunRecord, kind: str) -> RunRecord:
+    """Wait for the end and check every promise."""
+    ended = running.wait_end(record.id)
+    check_invariants(running, guest, ended, was_running=kind == "live", autostart=True)
+    return ended
+
+
+@pytest.mark.parametrize(("kind", "point"), CASES)
+def test_kill9_of_the_worker(running: Stack, lab: Lab, guests: dict[str, Guest], kind: str, point: str) -> None:
+    guest = guests[kind]
+    with guest.watch() as watch:
+        running.hold(point)
+        victim = running.steps_worker()
+        record = move(running, lab, guest)
+        running.wait_held()
+        victim.kill9()
+        survivor = running.steps_worker()
+        ended = finish(running, guest, record, kind)
+        survivor.kill9()
+    assert ended.state is State.SUCCEEDED, running.diagnosis(record.id)
+    watch.check_never_twice()
+    watch.check_continued()
+
+
+@pytest.fixture(scope="module")
+def worker(running: Stack) -> Iterator[None]:
+    """One steps worker that lives through all the cases that follow."""
+    made = running.steps_worker()
+    yield
+    made.kill9()
+
+
+@pytest.mark.parametrize(("kind", "point"), CASES)
+def test_connection_blip(
+    running: Stack, worker: None, lab: Lab, guests: dict[str, Guest], kind: str, point: str
+) -> None:
+    guest = guests[kind]
+    with guest.watch() as watch:
+        running.hold(point)
+        record = move(running, lab, guest)
+        running.wait_held()
+        running.redis.client_kill_all()
+        running.release()
+        ended = finish(running, guest, record, kind)
+    assert ended.state is State.SUCCEEDED, running.diagnosis(record.id)
+    watch.check_never_twice()
+
+
+@pytest.mark.parametrize(("kind", "point"), CASES)
+def test_redis_killed_and_restarted(
+    running: Stack, worker: None, lab: Lab, guests: dict[str, Guest], kind: str, point: str
+) -> None:
+    guest = guests[kind]
+    with guest.watch() as watch:
+        running.hold(point)
+        record = move(running, lab, guest)
+        running.wait_held()
+        running.redis.kill()
+        running.release()
+        running.redis.restart(away_s=0.5)
+        ended = finish(running, guest, record, kind)
+    # Half a second without Redis must not cost the migration; if it does, the VM must be back where it was.
+    assert ended.state is State.SUCCEEDED, running.diagnosis(record.id)
+    watch.check_never_twice()
+
+
+@pytest.mark.parametrize("kind", ["live", "offline"])
+@pytest.mark.parametrize("step", ["preflight", "prepare", "transfer", "verify", "finish"])
+def test_message_delivered_twice(
+    running: Stack, worker: None, lab: Lab, guests: dict[str, Guest], kind: str, step: str
+) -> None:
+    """Once while the first copy runs, and once after it: the second steps aside both times."""
+    guest = guests[kind]
+    with guest.watch() as watch:
+        running.hold(f"{step}.claimed")
+        record = move(running, lab, guest)
+        running.wait_held()
+        for _ in range(2):
+            running.resend(record.id)
+        until(lambda: running.logs().count("not its turn, or taken") >= 2, 10, running.logs)
+        running.release()
+        running.wait_end(record.id)
+        running.resend(record.id, step)
+        ended = finish(running, guest, record, kind)
+    assert ended.state is State.SUCCEEDED, running.diagnosis(record.id)
+    assert ended.attempt == 1
+    watch.check_never_twice()
+
+
+def test_sigterm_during_a_transfer_detaches_and_another_worker_adopts(
+    running: Stack, lab: Lab, guests: dict[str, Guest], tmp_path: Path
+) -> None:
+    guest = guests["live"]
+    with stack(lab, tmp_path, policies={"slow": {"bandwidth_mib_s": 1}}, lease_s=60.0, hand_over_s=60.0) as own:
+        own.start(steps=0)
+        first = own.steps_worker()
+        with guest.watch() as watch:
+            record = move(own, lab, guest)
+            own.wait_state(record.id, State.TRANSFERRING)
+            until(
+                lambda: own.client.show(record.id).progress.memory.processed_bytes > 0,
+                20,
+                lambda: own.diagnosis(record.id),
+            )
+            second = own.steps_worker()
+            took = first.term(timeout_s=20)
+            assert own.client.show(record.id).state is State.TRANSFERRING, "the transfer was over before the worker was"
+            ended = own.wait_end(record.id)
+        # The lease and the hand-over are a minute long: only a real detaching can have handed it over so soon.
+        assert ended.state is State.SUCCEEDED, own.diagnosis(record.id)
+        assert ended.attempt == 1
+        assert "left to another worker" in first.log()
+        assert ended.fence > record.fence
+        assert took < 15
+        check_invariants(own, guest, ended, was_running=True, autostart=True, watch=watch)
+        watch.check_continued()
+        second.kill9()
