@@ -1,31 +1,26 @@
 /*
  * The lab guest's only program (PID 1 of its initramfs).
  *
- * It says `tick <counter> <uptime_us>` on the virtio console every tick_ms, to every TCP client too, and does what
- * the kernel command line asks for (the kernel hands unknown key=value words to init as its environment):
+ * It says `tick <counter> <uptime_us>` on the serial console, to every TCP client too, and does what words of the
+ * kernel command line ask for (tests/lab/guest.py writes them):
  *
- *   tick_ms=5          interval of the ticks
- *   fill_mib=0         memory filled with incompressible data, said by `filled <mib>` when done
- *   dirty_mib_s=0      memory pages changed each second, in MiB
- *   write_kib_s=0      blocks written to /dev/vda each second, in KiB; said by `wrote <sequence>` after each
- *   ip=, prefix=       address of eth0; a TCP server listens on port 7777
- *   poweroff_after_s=0 switch off by itself
+ *   vm.tick_us=5000     interval of the ticks
+ *   vm.fill_mib=0       memory filled with incompressible data; it says `filled <mib>` when done
+ *   vm.dirty_mib_s=0    memory pages changed each second, in MiB (of the filled ones, else of as many as a second's)
+ *   vm.write_kib_s=0    blocks written to /dev/vda each second, in KiB; it says `wrote <sequence>` after each
+ *   vm.ip=              address of eth0, in a /16; a TCP server listens on port 7777
+ *   vm.poweroff_s=0     switch off by itself, so many seconds after the kernel's start
  *
- * A block of 4 KiB on the disk holds the magic, its own index, the sequence number, and the sequence number again in
- * every other word: tests.lab.pattern checks it from outside.
+ * A block of 4 KiB on the disk holds a magic number, its own index, and then its sequence number in every word, so that
+ * an image can be checked from outside: block i of n holds a sequence number that is i modulo n.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <linux/input.h>
 #include <net/if.h>
-#include <net/route.h>
-#include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +32,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,10 +41,27 @@
 #define MAX_CLIENTS 16
 #define SLICES_PER_S 50
 
+static char words[4096]; /* the kernel command line, between blanks */
+
+static const char *text_option(const char *name)
+{
+    static char value[64];
+    const char *found = strstr(words, name);
+    return found && sscanf(found + strlen(name), "%63[^ \n]", value) == 1 ? value : NULL;
+}
+
 static long option(const char *name, long otherwise)
 {
-    const char *text = getenv(name);
-    return text && *text ? strtol(text, NULL, 10) : otherwise;
+    const char *text = text_option(name);
+    return text ? strtol(text, NULL, 10) : otherwise;
+}
+
+static void read_words(void)
+{
+    int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+    words[0] = ' ';
+    if (fd < 0 || read(fd, words + 1, sizeof words - 2) < 0) printf("/proc/cmdline: %s\n", strerror(errno));
+    close(fd);
 }
 
 static int64_t now_us(void)
@@ -72,33 +84,31 @@ static void power_off(void)
     for (;;) pause();
 }
 
-/* Modules are named 00-name.ko, 01-name.ko …: the order in which they load. */
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
-
 static void load_modules(void)
 {
-    struct dirent **names;
-    int count = scandir("/modules", &names, NULL, by_name);
-    char path[300];
-    for (int i = 0; i < count; i++) {
-        if (names[i]->d_name[0] == '.') continue;
-        snprintf(path, sizeof path, "/modules/%s", names[i]->d_name);
+    FILE *order = fopen("/modules/order", "re");
+    char name[100], path[120];
+    while (order && fscanf(order, "%99s", name) == 1) {
+        snprintf(path, sizeof path, "/modules/%s", name);
         int fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) != 0)
-            printf("module %s: %s\n", path, strerror(errno));
+        if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) != 0) printf("module %s: %s\n", name, strerror(errno));
         if (fd >= 0) close(fd);
-        unlink(path); /* the memory of the file is wanted back: the smaller the guest, the more of them */
+        unlink(path); /* its memory is wanted back */
     }
+    if (order) fclose(order);
 }
 
+/* The serial port as it is: no line feed is turned into two characters. */
 static int open_console(void)
 {
-    for (int i = 0; i < 200; i++) {
-        int fd = open("/dev/hvc0", O_RDWR | O_NOCTTY | O_CLOEXEC);
-        if (fd >= 0) return fd;
-        usleep(10000);
+    int fd = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    struct termios raw;
+    if (fd < 0) return STDOUT_FILENO;
+    if (tcgetattr(fd, &raw) == 0) {
+        cfmakeraw(&raw);
+        tcsetattr(fd, TCSANOW, &raw);
     }
-    return STDOUT_FILENO;
+    return fd;
 }
 
 static void configure_network(const char *address)
@@ -113,7 +123,7 @@ static void configure_network(const char *address)
     in->sin_family = AF_INET;
     in->sin_addr.s_addr = inet_addr(address);
     if (ioctl(fd, SIOCSIFADDR, &request)) printf("eth0 address: %s\n", strerror(errno));
-    in->sin_addr.s_addr = htonl(~0UL << (32 - option("prefix", 16)));
+    in->sin_addr.s_addr = htonl(0xffff0000);
     ioctl(fd, SIOCSIFNETMASK, &request);
     request.ifr_flags = IFF_UP | IFF_RUNNING;
     if (ioctl(fd, SIOCSIFFLAGS, &request)) printf("eth0 up: %s\n", strerror(errno));
@@ -144,13 +154,11 @@ static void fill_random(uint64_t *words, size_t count)
 static void run_memory(int console, long fill_mib, long dirty_mib_s)
 {
     size_t mib = fill_mib ? (size_t)fill_mib : (size_t)dirty_mib_s;
-    char line[40];
     setpriority(PRIO_PROCESS, 0, 5);
     uint64_t *memory = aligned_alloc(BLOCK, mib << 20);
     if (!memory) { printf("no memory for %zu MiB\n", mib); return; }
     fill_random(memory, (mib << 20) / 8);
     dprintf(console, "filled %zu\n", mib);
-    (void)line;
     if (!dirty_mib_s) for (;;) pause();
     size_t pages = mib << 8, next = 0, each = (size_t)dirty_mib_s * 256 / SLICES_PER_S;
     if (each == 0) each = 1;
@@ -205,40 +213,37 @@ static void tell_clients(const char *line, size_t length)
     }
 }
 
-static void check_power_button(int button)
-{
-    struct input_event event;
-    while (button >= 0 && read(button, &event, sizeof event) == sizeof event)
-        if (event.type == EV_KEY && event.code == KEY_POWER && event.value) power_off();
-}
-
 static void spawn(void (*work)(int, long), int console, long argument)
 {
     if (fork() == 0) { work(console, argument); for (;;) pause(); }
 }
 
-static void memory_work(int console, long fill) { run_memory(console, fill, option("dirty_mib_s", 0)); }
+static void memory_work(int console, long fill) { run_memory(console, fill, option("vm.dirty_mib_s=", 0)); }
 
 int main(void)
 {
+    mkdir("/dev", 0755);
+    mkdir("/proc", 0755);
     mount("none", "/dev", "devtmpfs", 0, "");
+    mount("none", "/proc", "proc", 0, "");
+    int standard = open("/dev/console", O_RDWR); /* an archive without device nodes gives init no descriptors */
+    for (int fd = 0; standard >= 0 && fd < 3; fd++) dup2(standard, fd);
+    read_words();
     setvbuf(stdout, NULL, _IONBF, 0);
     load_modules();
     int console = open_console(), server = -1;
-    int button = open("/dev/input/event0", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (getenv("ip")) { configure_network(getenv("ip")); server = listen_tcp(); }
-    if (option("fill_mib", 0) || option("dirty_mib_s", 0)) spawn(memory_work, console, option("fill_mib", 0));
-    if (option("write_kib_s", 0)) spawn(run_writer, console, option("write_kib_s", 0));
+    if (text_option("vm.ip=")) { configure_network(text_option("vm.ip=")); server = listen_tcp(); }
+    if (option("vm.fill_mib=", 0) || option("vm.dirty_mib_s=", 0)) spawn(memory_work, console, option("vm.fill_mib=", 0));
+    if (option("vm.write_kib_s=", 0)) spawn(run_writer, console, option("vm.write_kib_s=", 0));
 
     struct sched_param fifo = { .sched_priority = 1 };
     sched_setscheduler(0, SCHED_FIFO, &fifo);
-    int64_t interval = option("tick_ms", 5) * 1000, when = now_us(), off_at = option("poweroff_after_s", 0) * 1000000;
+    int64_t interval = option("vm.tick_us=", 5000), when = now_us(), off_at = option("vm.poweroff_s=", 0) * 1000000;
     char line[64];
     for (uint64_t counter = 1;; counter++) {
         int length = snprintf(line, sizeof line, "tick %lu %lld\n", (unsigned long)counter, (long long)now_us());
         if (write(console, line, (size_t)length) != length) printf("console: %s\n", strerror(errno));
         if (server >= 0) { accept_clients(server); tell_clients(line, (size_t)length); }
-        check_power_button(button);
         if (off_at && now_us() >= off_at) power_off();
         when += interval;
         if (when < now_us()) when = now_us(); /* late: go on from here, no burst */
