@@ -78,7 +78,7 @@ def test_a_second_copy_of_a_step_sends_the_next_one_twice_under_one_id(facts: Fa
 
 def test_a_chain_survives_redis_being_away_at_the_end_of_a_step(facts: Facts) -> None:
     with facts.worker():
-        last = chain(step(facts, "facts.work", "a", 0.8), step(facts, "facts.work", "b")).apply_async()
+        last = chain(step(facts, "facts.end_silently", "a", 0.8), step(facts, "facts.work", "b")).apply_async()
         facts.wait_note("start a")
         facts.server.kill()
         time.sleep(1.5)
