@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LAB ?= lab
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv system system-lab test check demo bench lab lab-down lab-shell docs lock clean
+.PHONY: help venv system system-lab test check demo demo-down bench lab lab-down lab-shell docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ check: venv ## ruff, mypy --strict, import-linter
 
 demo: venv system-lab ## a real VM moves between two real hosts, by the ordinary CLI; KEEP=1 leaves everything running
 	@$(BIN)/python -m tests.demo
+
+demo-down: venv ## end what KEEP=1 make demo left running
+	@$(BIN)/python -m tests.demo down
 
 bench: venv system-lab ## measure against virsh; PAIRS=30
 	@$(BIN)/python -m tests.benchmarks

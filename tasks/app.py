@@ -21,12 +21,12 @@ app = Celery(
 app.conf.update(celery_settings(settings))
 
 
-@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+@signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure_logging(settings)
 
 
-@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+@signals.worker_shutting_down.connect
 def _detach(**_: Any) -> None:
     """Told to stop: the steps in flight leave their transfers to libvirt and to other workers."""
     from tasks.wiring import worker_runtime

@@ -29,7 +29,7 @@ def _run(task: Any, name: StepName, run_id: str, attempt: int) -> str:
 
 
 def _register(name: StepName) -> None:
-    @app.task(name=f"tasks.steps.{name}", bind=True, acks_late=False, max_retries=0)  # type: ignore[untyped-decorator]
+    @app.task(name=f"tasks.steps.{name}", bind=True, acks_late=False, max_retries=0)
     def step(self: Any, run_id: str, attempt: int) -> str:
         return _run(self, name, run_id, attempt)
 

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery
@@ -154,16 +155,16 @@ class Client:
 
     def _host(self, name: str) -> HostStatus:
         host = self._settings.hosts[name]
-        limits = {"max_outgoing": host.max_outgoing, "max_incoming": host.max_incoming}
+        status = HostStatus(name, reachable=False, max_outgoing=host.max_outgoing, max_incoming=host.max_incoming)
         try:
             used = self._runtime.store.tokens_in_use([f"out:{name}", f"in:{name}"])
-            limits |= {"outgoing": used[f"out:{name}"], "incoming": used[f"in:{name}"]}
+            status = replace(status, outgoing=used[f"out:{name}"], incoming=used[f"in:{name}"])
         except StoreUnavailable:
             pass  # the inventory is worth showing without the queue
         try:
             facts = self._runtime.hypervisor.fetch_facts(name)
             views = self._runtime.hypervisor.list_domains(name)
         except HypervisorError as error:
-            return HostStatus(name=name, reachable=False, error=error.message, **limits)
+            return replace(status, error=error.message)
         running = sum(view.active for view in views)
-        return HostStatus(name=name, reachable=True, facts=facts, running_vms=running, defined_vms=len(views), **limits)
+        return replace(status, reachable=True, facts=facts, running_vms=running, defined_vms=len(views))

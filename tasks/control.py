@@ -65,7 +65,7 @@ def _cancel_ours(task_id: str | list[str]) -> tuple[set[str], list[str]]:
     return ours, others
 
 
-@control_command(  # type: ignore[untyped-decorator]
+@control_command(
     name="revoke",
     variadic="task_id",
     signature="[id1 [id2 [... [idN]]]]",
@@ -78,7 +78,7 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None
     return {"ok": f"migrations being cancelled: {sorted(ours)}; tasks revoked: {others}"}
 
 
-@control_command(  # type: ignore[untyped-decorator]
+@control_command(
     name="terminate",
     variadic="task_id",
     args=[("signal", str)],

@@ -10,25 +10,25 @@ REPUBLISH_WINDOW_S = 3600.0
 """How far back finished migrations are checked for a lost Celery result."""
 
 
-@app.task(name="tasks.dispatch", ignore_result=True)  # type: ignore[untyped-decorator]
+@app.task(name="tasks.dispatch", ignore_result=True)
 def dispatch() -> None:
     """Admit what can start now."""
     workflow.dispatch(worker_runtime())
 
 
-@app.task(name="tasks.reconcile", ignore_result=True)  # type: ignore[untyped-decorator]
+@app.task(name="tasks.reconcile", ignore_result=True)
 def reconcile() -> None:
     """Send again what nobody works on, publish missing results, admit what waits."""
     workflow.reconcile(worker_runtime())
 
 
-@app.task(name="tasks.republish", ignore_result=True)  # type: ignore[untyped-decorator]
+@app.task(name="tasks.republish", ignore_result=True)
 def republish() -> None:
     """Store results again that were lost from Celery's result store."""
     workflow.republish_missing(worker_runtime(), REPUBLISH_WINDOW_S)
 
 
-@app.task(name="tasks.prune", ignore_result=True)  # type: ignore[untyped-decorator]
+@app.task(name="tasks.prune", ignore_result=True)
 def prune() -> None:
     """Forget finished records past their retention."""
     runtime = worker_runtime()

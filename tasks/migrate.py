@@ -44,7 +44,7 @@ def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any
     return values, run_id
 
 
-@app.task(  # type: ignore[untyped-decorator]
+@app.task(
     name="tasks.migrate", bind=True, typing=False, acks_late=True, ignore_result=True, store_errors_even_if_ignored=True
 )
 def migrate(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -69,7 +69,7 @@ def migrate(self: Any, *args: Any, **kwargs: Any) -> None:
     dispatch(runtime)
 
 
-@app.task(name="tasks.cancel")  # type: ignore[untyped-decorator]
+@app.task(name="tasks.cancel")
 def cancel(id: str) -> dict[str, Any]:  # noqa: A002 - the public contract names it
     """Cancel a migration; returns its record."""
     runtime = worker_runtime()
@@ -78,13 +78,13 @@ def cancel(id: str) -> dict[str, Any]:  # noqa: A002 - the public contract names
     return record.model_dump(mode="json")
 
 
-@app.task(name="tasks.retry")  # type: ignore[untyped-decorator]
+@app.task(name="tasks.retry")
 def retry(id: str) -> dict[str, Any]:  # noqa: A002
     """Try a finished migration again; returns its record."""
     return retry_run(worker_runtime(), parse_id(id)).model_dump(mode="json")
 
 
-@app.task(name="tasks.show")  # type: ignore[untyped-decorator]
+@app.task(name="tasks.show")
 def show(id: str) -> dict[str, Any]:  # noqa: A002
     """The run record."""
     return worker_runtime().store.load(parse_id(id)).model_dump(mode="json")

@@ -59,6 +59,8 @@ def libvirtd_frozen(host: Host) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+        # nsenter, the daemon's parent, stops itself together with its child and has to be woken as well.
+        os.kill(_parent(pid), signal.SIGCONT)
 
 
 @contextmanager
@@ -92,3 +94,7 @@ def _outside(host: Host, inside: int) -> int:
         if int(numbers[-1]) == inside:
             return int(numbers[1])
     raise LabError(f"no process {inside} on {host.name}")
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])

@@ -194,7 +194,7 @@ def test_needs_attention_keeps_the_lock_and_never_expires(store: RunStore, redis
 
 def test_finished_records_expire_with_the_retention_and_are_pruned(store: RunStore, redis_server: RedisServer) -> None:
     end(store, State.FAILED)
-    assert 0 < int(connect(redis_server.url).ttl("vmferry:run:one")) <= 60  # type: ignore[arg-type]
+    assert 0 < int(connect(redis_server.url).ttl("vmferry:run:one")) <= 60
     assert store.prune(before=store.now() - 1000) == []
     assert store.prune(before=store.now() + 1) == ["one"]
     with pytest.raises(UnknownMigration):

@@ -60,7 +60,7 @@ def _wrap_step(name: StepName, run: Callable[[StepRun], Verdict]) -> Callable[[S
 for _name, _run in list(stepping.RUN.items()):
     stepping.RUN[_name] = _wrap_step(_name, _run)
 
-_run_step = tasks.chain.run_step
+_run_step = stepping.run_step
 
 
 def _held_run_step(runtime: Runtime, name: StepName, run_id: str, attempt: int) -> Handled:
