@@ -13,12 +13,18 @@ from tests.lab.spec import HOSTS
 
 def main() -> int:
     """Parse and act; one line for whatever goes wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.lab", description="real libvirt hosts in namespaces")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.lab",
+        description="real libvirt hosts in namespaces",
+        epilog="run takes its command after --",
+    )
     parser.add_argument("action", choices=["up", "down", "status", "shell", "run"])
     parser.add_argument("--name", default="lab", help="name of the lab (default: lab)")
     parser.add_argument("--hosts", default=",".join(HOSTS), help="which hosts (default: all three)")
-    parser.add_argument("command", nargs="*", help="with run: the command, after --")
-    given = parser.parse_args()
+    words = sys.argv[1:]
+    cut = words.index("--") if "--" in words else len(words)
+    given = parser.parse_args(words[:cut])
+    given.command = words[cut + 1 :]
     try:
         return _act(given)
     except (LabError, LabUnavailable) as error:

@@ -12,7 +12,6 @@ from xml.sax.saxutils import quoteattr
 import libvirt
 
 from tests.lab.shell import until
-from tests.lab.spec import GUEST_NETWORK
 from tests.lab.watch import GuestWatch
 
 if TYPE_CHECKING:
@@ -20,6 +19,12 @@ if TYPE_CHECKING:
 
 POOL_PATHS = {"shared": "/var/lib/libvirt/shared", "local": "/var/lib/libvirt/images"}
 CONSOLES = "/var/log/libvirt/qemu"
+UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ def _remove_domain(conn: libvirt.virConnect, uuid: str) -> None:
         if domain.isActive():
             domain.destroy()
         if domain.isPersistent():
-            domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
+            domain.undefineFlags(UNDEFINE)
 
 
 def _remove_volume(conn: libvirt.virConnect, pool: str | None, name: str) -> None:
@@ -168,4 +173,4 @@ def _xml(guest: Guest) -> str:
 
 def guest_address(number: int) -> str:
     """Address of the lab's n-th guest."""
-    return f"{GUEST_NETWORK}.{number}"
+    return f"10.88.{7 + number // 250}.{1 + number % 250}"

@@ -19,6 +19,7 @@ import libvirt
 from tests.lab.guest import Guest, GuestOptions, guest_address
 from tests.lab.host import Host
 from tests.lab.image import build_image, choose_accelerator, image_folder, virt_type
+from tests.lab.node import Node
 from tests.lab.shell import LabError, LabUnavailable, run
 from tests.lab.spec import HOSTS, HUB_ADDRESS, STORE_ADDRESS, Spec
 from tests.lab.ssh import make_keys
@@ -50,7 +51,6 @@ class Lab:
         self.spec = spec
         self._hosts = {name: Host(spec, name, spec.address(name)) for name in spec.hosts}
         self._store = Store(spec, "store", STORE_ADDRESS)
-        self._guests = 0
 
     # -- up and down --------------------------------------------------------------------------------------------------
 
@@ -71,8 +71,8 @@ class Lab:
             if not lab.is_up:
                 lab._take_down()
                 spec.folder.mkdir(parents=True, exist_ok=True)
-                (spec.folder / "hosts").write_text(" ".join(spec.hosts))
                 lab._make()
+                lab._hosts_file.write_text(" ".join(spec.hosts))
             lab._start()
         return lab
 
@@ -101,7 +101,7 @@ class Lab:
     def is_up(self) -> bool:
         """Whether all namespaces live; their daemons may not."""
         hub = Path("/run/netns") / self.spec.netns("hub")
-        return hub.exists() and all(node.is_up for node in self._nodes())
+        return self._hosts_file.exists() and hub.exists() and all(node.is_up for node in self._nodes())
 
     def _make(self) -> None:
         hub = self.spec.netns("hub")
@@ -125,13 +125,18 @@ class Lab:
             list(pool.map(Host.define_resources, self._hosts.values()))
 
     def _take_down(self) -> None:
-        for node in self._nodes():
-            node.down()
+        for name in {*HOSTS, *self.spec.hosts, "store"}:  # an earlier run may have had other hosts
+            Node(self.spec, name, "").down()
         subprocess.run(["ip", "netns", "delete", self.spec.netns("hub")], capture_output=True, check=False)
         shutil.rmtree(self.spec.folder, ignore_errors=True)
 
     def _nodes(self) -> list[Any]:
         return [*self._hosts.values(), self._store]
+
+    @property
+    def _hosts_file(self) -> Path:
+        """Written last: an ``up`` that was killed half-way is not taken for a lab."""
+        return self.spec.folder / "hosts"
 
     @property
     def _lock_file(self) -> Path:
@@ -184,10 +189,18 @@ class Lab:
     def guest(self, name: str, host: str = "alpha", *, start: str = "running", **options: Any) -> Guest:
         """Make a guest: ``start`` is ``running``, ``paused`` or ``off``; for the options see ``GuestOptions``."""
         chosen = GuestOptions(**options)
-        self._guests += 1
-        guest = Guest(self, name, host, chosen, address=guest_address(self._guests) if chosen.network else "")
+        address = guest_address(self._next_number()) if chosen.network else ""
+        guest = Guest(self, name, host, chosen, address=address)
         guest.create(start)
         return guest
+
+    def _next_number(self) -> int:
+        """Counts the lab's guests across all processes that use it."""
+        with (self.spec.folder / "guests").open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write("x")
+            file.flush()
+            return file.tell()
 
     def states(self, vm: str) -> dict[str, DomainSnapshot | None]:
         """One VM, by name or UUID, on every host."""

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab.shell import LabError, background, kill, recall, remember, run, until
+from tests.lab.shell import LabError, background, kill, recall, run, until
 from tests.lab.spec import HUB_ADDRESS, STORE_ADDRESS, Spec
 
 OWN_FOLDERS = (
@@ -24,6 +24,9 @@ OWN_FOLDERS = (
 
 INIT = """
 set -eu
+# Still the machine's /proc: whoever comes after an `up` that was killed finds this process by its record.
+read -ra stat </proc/self/stat
+echo "${{stat[0]}} ${{stat[21]}}" >{root}/pid
 mount --make-rprivate /
 mount -t proc proc /proc
 for folder in {folders}; do mkdir -p "/$folder"; mount --bind "{root}/$folder" "/$folder"; done
@@ -83,10 +86,8 @@ class Node:
         self._cable(bridge)
         script = textwrap.dedent(INIT).format(folders=" ".join(OWN_FOLDERS), root=self.root, name=self.name)
         inside = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "bash", "-c", script]
-        pid = background(["ip", "netns", "exec", self.spec.netns(self.name), *inside], self.root / "init.log")
-        children = Path(f"/proc/{pid}/task/{pid}/children")
+        background(["ip", "netns", "exec", self.spec.netns(self.name), *inside], self.root / "init.log")
         until(lambda: (self.root / "up").exists(), 10, f"{self.name}: see {self.root / 'init.log'}")
-        remember(int(children.read_text().split()[0]), self.root / "pid")
 
     def down(self) -> None:
         """End everything inside and remove the namespaces."""

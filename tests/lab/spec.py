@@ -11,8 +11,7 @@ from pathlib import Path
 HOSTS = ("alpha", "beta", "gamma")
 HUB_ADDRESS = "10.88.0.1"
 STORE_ADDRESS = "10.88.0.2"
-GUEST_NETWORK = "10.88.7"
-"""Guests get addresses in 10.88.7.0/24. Every lab has namespaces of its own, so that equal addresses never meet."""
+"""Guests get addresses from 10.88.7.0 on. Every lab has namespaces of its own, so that equal addresses never meet."""
 
 
 def labs_folder() -> Path:

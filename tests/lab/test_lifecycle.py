@@ -104,7 +104,6 @@ def test_up_after_the_first_process_of_a_host_was_killed(second: Lab) -> None:
             assert conn.getHostname() == host
 
 
-@pytest.mark.xfail(reason="an up that is killed before it wrote a node's pid leaves the node for ever", strict=False)
 @pytest.mark.parametrize("after_s", [0.15, 0.4, 0.8])
 def test_down_after_an_up_that_was_killed(lab: Lab, after_s: float) -> None:
     name = f"k{os.getpid()}-{after_s * 1000:.0f}"
@@ -126,7 +125,6 @@ def test_command_line(lab: Lab) -> None:
     assert all(host in status.stdout for host in lab.spec.hosts)
 
 
-@pytest.mark.xfail(reason="argparse does not take options after the -- of run", strict=True)
 def test_run_takes_a_command_with_options(lab: Lab) -> None:
     words = _lab_command("run", lab.spec.name, "--", "ip", "-brief", "addr", "show", "br0")
     done = subprocess.run(words, cwd=REPOSITORY, check=True, capture_output=True, text=True)

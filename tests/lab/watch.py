@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -69,8 +69,10 @@ class GuestWatch:
         return max((b - a for a, b in pairwise(arrived)), default=0.0) * 1000
 
     def check_never_twice(self) -> None:
-        """No beat came from two hosts: the VM never ran twice."""
+        """No beat came from two hosts, and no host went on once another had begun: the VM never ran twice."""
         seen: dict[int, str] = {}
+        order = [host for host, _ in groupby(self.ticks(), key=lambda tick: tick.host)]
+        assert len(order) == len(set(order)), f"beats came from {', '.join(order)} in turn: the VM ran twice"
         for tick in self.ticks():
             other = seen.setdefault(tick.counter, tick.host)
             assert other == tick.host, f"beat {tick.counter} came from {other} and from {tick.host}: the VM ran twice"

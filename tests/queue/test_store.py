@@ -70,7 +70,7 @@ def test_a_conflicting_request_adds_no_waiter(store: RunStore) -> None:
 def test_only_one_of_many_claims_wins(store: RunStore) -> None:
     admitted(store)
     won: list[RunRecord | None] = []
-    threads = [threading.Thread(target=lambda i=i: won.append(claim(store, f"w{i}"))) for i in range(12)]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda i=i: won.append(claim(store, f"w{i}"))) for i in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
