@@ -1,0 +1,377 @@
+"""The command line: parse, one call, render. Exit codes stand in one table."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from tasks.model.errors import (
+    ConfigurationError,
+    HypervisorError,
+    InvalidRequest,
+    StoreUnavailable,
+    UnknownMigration,
+    VmferryError,
+)
+from tasks.model.run import RunRecord, State
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from tasks.client import Client
+
+EXIT_OF_STATE: Final = {
+    State.SUCCEEDED: 0,
+    State.FAILED: 1,
+    State.REFUSED: 3,
+    State.NEEDS_ATTENTION: 4,
+    State.CANCELLED: 6,
+}
+EXIT_OF_ERROR: Final[tuple[tuple[type[VmferryError], int], ...]] = (
+    (ConfigurationError, 2),
+    (InvalidRequest, 2),
+    (UnknownMigration, 2),
+    (StoreUnavailable, 5),
+    (HypervisorError, 5),
+)
+EXIT_INTERNAL: Final = 1
+EXIT_REFUSED: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Moves KVM virtual machines between hosts."
+)
+_options: dict[str, Any] = {"debug": False, "config": None}
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the model as JSON and nothing else.")]
+RunId = Annotated[str, typer.Argument(metavar="ID", help="Id of the migration.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vmferry {version('vmferry')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    config: Annotated[Path | None, typer.Option(help="Else VMFERRY_CONFIG, ./vmferry.toml, …")] = None,
+    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+    _version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    _options.update(debug=debug, config=config)
+    if config is not None:
+        os.environ["VMFERRY_CONFIG"] = str(config)  # for the programs that this one starts
+
+
+# -- edges -------------------------------------------------------------------
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that an error ends the program with."""
+    return next((code for kind, code in EXIT_OF_ERROR if isinstance(error, kind)), EXIT_INTERNAL)
+
+
+def complain(error: BaseException) -> None:
+    """One clear line, and a hint when there is one."""
+    if isinstance(error, VmferryError):
+        typer.secho(f"error {error.code}: {error.message}", err=True, fg="red")
+        if error.hint:
+            typer.secho(f"hint: {error.hint}", err=True)
+        return
+    text = " ".join(str(error).split()) or type(error).__name__
+    typer.secho(f"error INTERNAL_ERROR: {type(error).__name__}: {text}", err=True, fg="red")
+    typer.secho("hint: run it again with --debug for the traceback, and report it", err=True)
+
+
+def make_client(settings: Settings) -> Client:
+    """The client of the queue; tests put another one here."""
+    from tasks.client import Client
+
+    return Client(settings)
+
+
+def _settings() -> Settings:
+    from config.settings import load_settings
+
+    return load_settings()
+
+
+@contextmanager
+def _client() -> Iterator[Client]:
+    client = make_client(_settings())
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _show_record(record: RunRecord, as_json: bool) -> None:
+    if as_json:
+        typer.echo(record.model_dump_json(indent=2))
+        return
+    from tasks.rendering.records import print_record
+
+    print_record(record)
+
+
+# -- looking -----------------------------------------------------------------
+
+
+@app.command()
+def hosts(as_json: JsonOption = False) -> None:
+    """The inventory: reachable or not, versions, memory, VMs, pools, limits in use."""
+    from tasks.rendering.hosts import hosts_as_json, print_hosts
+
+    with _client() as client:
+        statuses = client.hosts()
+    _print_json(hosts_as_json(statuses)) if as_json else print_hosts(statuses)
+
+
+@app.command()
+def vms(
+    host: Annotated[str | None, typer.Argument(help="Only this host.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """VMs side by side."""
+    from tasks.rendering.hosts import print_vms, vms_as_json
+
+    with _client() as client:
+        views, errors = client.vms(host)
+    _print_json(vms_as_json(views, errors)) if as_json else print_vms(views, errors)
+
+
+Destination = Annotated[str, typer.Option("--to", metavar="HOST", help="Destination.")]
+Source = Annotated[str | None, typer.Option("--from", metavar="HOST", help="Source; found by looking when absent.")]
+MethodOption = Annotated[str, typer.Option(help="auto, live or offline.")]
+StorageOption = Annotated[str, typer.Option(help="auto or shared.")]
+PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.")]
+
+
+def _values(vm: str, to: str, source: str | None, method: str, storage: str, policy: str) -> dict[str, Any]:
+    return {"vm": vm, "destination": to, "source": source, "method": method, "storage": storage, "policy": policy}
+
+
+@app.command()
+def plan(
+    vm: str,
+    to: Destination,
+    source: Source = None,
+    method: MethodOption = "auto",
+    storage: StorageOption = "auto",
+    policy: PolicyOption = "default",
+    as_json: JsonOption = False,
+) -> None:
+    """Dry run: method, storage, findings, steps; changes nothing. Exit 3 when it would be refused."""
+    from tasks.rendering.plans import print_plan
+
+    with _client() as client:
+        made = client.plan(_values(vm, to, source, method, storage, policy))
+    typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
+    raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Migrations, the newest first; queued ones say why they wait."""
+    from tasks.rendering.records import print_list
+
+    with _client() as client:
+        records = client.list_runs(limit=limit)
+    _print_json([r.model_dump(mode="json") for r in records]) if as_json else print_list(records)
+
+
+@app.command()
+def show(run_id: RunId, as_json: JsonOption = False) -> None:
+    """One migration's run record."""
+    with _client() as client:
+        _show_record(client.show(run_id), as_json)
+
+
+@app.command()
+def watch(run_id: RunId, as_json: JsonOption = False) -> None:
+    """Follow a migration to its end; the exit code tells how it ended."""
+    with _client() as client:
+        _follow(client, run_id, as_json)
+
+
+@app.command()
+def inspect(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Domain XML files; - for standard input.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Every host resource that domain definitions name; touches no host."""
+    from tasks.rendering.resources import inspect_files, print_resources
+
+    found, failed = inspect_files(files)
+    if as_json:
+        only = next(iter(found.values()), []) if len(files) == 1 else found
+        _print_json(only)
+    else:
+        print_resources(found)
+    for error in failed:
+        complain(error)
+    raise typer.Exit(2 if failed else 0)
+
+
+# -- acting ------------------------------------------------------------------
+
+
+@app.command()
+def migrate(
+    vm: str,
+    to: Destination,
+    source: Source = None,
+    method: MethodOption = "auto",
+    storage: StorageOption = "auto",
+    policy: PolicyOption = "default",
+    run_id: Annotated[str | None, typer.Option("--id", help="Idempotency key; made up when absent.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, kept in the record.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Enqueue a migration; with --wait the exit code tells how it ended."""
+    values = _values(vm, to, source, method, storage, policy) | {"labels": _labels(label or [])}
+    with _client() as client:
+        record = client.submit(values, run_id=run_id)
+        if wait:
+            _follow(client, record.id, as_json)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=2))
+    else:
+        typer.echo(f"{record.id} {record.state}: follow it with: vmferry watch {record.id}")
+
+
+def _labels(given: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    if any(not key or not sign for key, sign, _ in pairs):
+        raise InvalidRequest("INVALID_REQUEST", f"labels must be KEY=VALUE, not {', '.join(given)}")
+    return {key: value for key, _, value in pairs}
+
+
+def _follow(client: Client, run_id: str, as_json: bool) -> None:
+    """Show progress to the end, then leave with the exit code of the state."""
+    from tasks.rendering.progress import follow
+
+    try:
+        record = follow(client.watch(run_id), quiet=as_json)
+    except KeyboardInterrupt:
+        typer.echo(f"\n{run_id} goes on: vmferry watch {run_id}, or vmferry cancel {run_id}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if as_json:
+        typer.echo(record.model_dump_json(indent=2))
+    raise typer.Exit(EXIT_OF_STATE[record.state])
+
+
+@app.command()
+def cancel(run_id: RunId, as_json: JsonOption = False) -> None:
+    """Cancel a migration and roll it back; returns before that has happened."""
+    with _client() as client:
+        record = client.cancel(run_id)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=2))
+    else:
+        typer.echo(f"{run_id} {record.state}" + ("" if record.is_terminal else ", being cancelled"))
+
+
+@app.command()
+def retry(run_id: RunId, as_json: JsonOption = False) -> None:
+    """Try a migration that did not succeed again, under its id."""
+    with _client() as client:
+        record = client.retry(run_id)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=2))
+    else:
+        typer.echo(f"{run_id} {record.state}, attempt {record.attempt}: vmferry watch {run_id}")
+
+
+@app.command()
+def prune(as_json: JsonOption = False) -> None:
+    """Forget finished records past their retention."""
+    with _client() as client:
+        gone = client.prune()
+    _print_json(gone) if as_json else typer.echo(f"{len(gone)} forgotten")
+
+
+# -- the programs of Celery --------------------------------------------------
+
+
+def _exec(*arguments: str) -> None:
+    """Become the ordinary Celery program; the configuration is checked first, for a clear error."""
+    os.execv(sys.executable, [sys.executable, "-m", "celery", "--app", "tasks.app", *arguments])  # noqa: S606
+
+
+@app.command()
+def worker(
+    role: Annotated[str, typer.Option(help="control, steps, or all: which queues it serves.")] = "all",
+    concurrency: Annotated[int, typer.Option(min=0, help="Threads; 0: the configuration's.")] = 0,
+    name: Annotated[str, typer.Option(help="Node name before the @; default: the role.")] = "",
+) -> None:
+    """Start a Celery worker (thread pool)."""
+    settings = _settings()
+    queues = {"control": "vmferry", "steps": "vmferry.steps", "all": "vmferry,vmferry.steps"}
+    if role not in queues:
+        raise InvalidRequest("INVALID_ROLE", f"{role} is no role of a worker", "control, steps or all")
+    slots = concurrency or (settings.control_concurrency if role == "control" else settings.step_concurrency)
+    arguments = ["worker", "--pool", "threads", "--queues", queues[role], "--concurrency", str(slots)]
+    # Neither mingle nor gossip is used here, and mingle delays every start by a second.
+    _exec(
+        *arguments,
+        "--hostname",
+        f"{name or role}@%h",
+        "--loglevel",
+        settings.log_level,
+        "--without-mingle",
+        "--without-gossip",
+    )
+
+
+@app.command()
+def beat() -> None:
+    """Start Celery beat, which wakes the reconciler; one is enough, two are harmless."""
+    _exec("beat", "--loglevel", _settings().log_level)
+
+
+def run(program: Callable[[], None]) -> int:
+    """Run the program; whatever goes wrong is one line and an exit code."""
+    try:
+        program()
+    except SystemExit as end:
+        return int(end.code or 0)
+    except VmferryError as error:
+        if _options["debug"]:
+            raise
+        complain(error)
+        return exit_code_of(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if _options["debug"]:
+            raise
+        complain(error)
+        return EXIT_INTERNAL
+    return 0
+
+
+def main() -> None:
+    """The ``vmferry`` program."""
+    sys.exit(run(app))
+
+
+if __name__ == "__main__":
+    main()
