@@ -1,0 +1,98 @@
+"""``python -m tests.benchmarks [--pairs N] [--ssh-pairs N] [--flight N] [--json FILE]``, or ``make bench``.
+
+A goal that is missed is said in the table and is no failure of the benchmark: it exits with 0. It brings up a lab of
+its own and takes everything down again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import libvirt
+from rich.console import Console
+
+from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measure_flight, wait_filled
+from tests.benchmarks.pairs import Pair, measure_pairs
+from tests.benchmarks.report import Figure, figures_of, flight_figures, machine, print_table, write_json
+from tests.benchmarks.rig import running_rig
+from tests.lab import Lab, LabError, LabUnavailable
+
+console = Console(stderr=True, highlight=False)
+
+
+def main() -> int:
+    """Measure and report; one line for whatever breaks."""
+    options = _options()
+    # Everything that goes wrong is raised; libvirt would print what is only asked as well.
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    try:
+        lab = Lab.up(f"bench{os.getpid()}")
+        try:
+            lab.enter()
+            _measure(lab, options)
+        finally:
+            lab.down()
+    except (LabError, LabUnavailable, TimeoutError, AssertionError) as error:
+        console.print(f"bench: {error}", style="bold red", markup=False)
+        return 1
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="vmferry beside plain virsh")
+    parser.add_argument("--pairs", type=int, default=int(os.environ.get("PAIRS", "30")), help="pairs over tcp")
+    parser.add_argument("--ssh-pairs", type=int, help="pairs over ssh (default: a third of --pairs)")
+    parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
+    parser.add_argument("--json", type=Path, default=Path("bench-results.json"), metavar="FILE", help="results")
+    options = parser.parse_args()
+    if options.ssh_pairs is None:
+        options.ssh_pairs = -(-options.pairs // 3)
+    return options
+
+
+def _measure(lab: Lab, options: argparse.Namespace) -> None:
+    wanted = {"tcp": options.pairs, "ssh": options.ssh_pairs}
+    wanted = {transport: count for transport, count in wanted.items() if count > 0}
+    figures: list[Figure] = []
+    raw: dict[str, Any] = {}
+    for transport, count in wanted.items():
+        pairs = _pairs(lab, transport, count)
+        raw[transport] = [asdict(pair) for pair in pairs]
+        figures += figures_of(transport, pairs, goals=transport == "tcp")
+    if options.flight:
+        flight = _flight(lab, options.flight)
+        raw["flight"] = asdict(flight)
+        figures += flight_figures(flight)
+    about = machine(lab.virt_type) | {"pairs": wanted}
+    print_table(figures, about)
+    write_json(options.json, figures, about, raw)
+
+
+def _pairs(lab: Lab, transport: str, count: int) -> list[Pair]:
+    console.print(f"{count} pairs over {transport}: a guest of 256 MiB, shared storage, alpha to beta and back")
+    with ExitStack() as stack:
+        guest = lab.guest(f"bench-{transport}", memory_mib=256, fill_mib=128)
+        stack.callback(guest.remove)
+        guest.wait_ticking()
+        wait_filled(guest)
+        rig = stack.enter_context(running_rig(lab, transport))
+        return list(measure_pairs(rig, guest, count))
+
+
+def _flight(lab: Lab, count: int) -> Flight:
+    console.print(f"{count} transfers at the same time, {BANDWIDTH_MIB_S} MiB/s each")
+    with ExitStack() as stack:
+        guests = make_guests(lab, count, stack)
+        policies = {"default": {"bandwidth_mib_s": BANDWIDTH_MIB_S}}
+        rig = stack.enter_context(running_rig(lab, "tcp", limit=count, max_total=count, policies=policies))
+        return measure_flight(rig, guests)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
