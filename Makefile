@@ -54,7 +54,7 @@ lab-shell: venv ## a shell that reaches the lab's hosts
 	@$(BIN)/python -m tests.lab shell --name $(LAB)
 
 docs: venv ## generate the pages that come from code
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 lock: venv ## pin all dependencies anew
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -31,7 +31,7 @@ LIBVIRT_URI = r"^(qemu|test)(\+(ssh|tls|tcp|unix|libssh2|libssh))?://"
 class Section(BaseModel):
     """Base of the nested sections: no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class HostSettings(Section):
@@ -67,7 +67,13 @@ class PolicySettings(Section):
 class Settings(BaseSettings):
     """Everything vmferry can be told."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
 
     broker_url: str = "redis://127.0.0.1:6379/0"
     """Redis as broker: redis://, rediss://, sentinel://, or redis+socket:///path. Use a db of its own."""

@@ -1,0 +1,1 @@
+"""Documentation; the pages that come from code are written by ``generate``."""

@@ -1,0 +1,147 @@
+"""Pages that come from code: states, settings, findings. ``make docs`` writes them, a test compares them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Collection
+from itertools import pairwise
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from config import settings as settings_module
+from config.settings import HostSettings, PolicySettings, Settings
+from tasks.model import run as run_module
+from tasks.model.run import TERMINAL, TRANSITIONS, State
+from tasks.planning.method import CODES
+from tasks.planning.preflight import DESCRIPTIONS
+
+FOLDER = Path(__file__).parent
+SURVEY_CODES = {
+    "ALREADY_ON_DESTINATION": "The VM is on the destination already.",
+    "VM_REPLACED": "Another VM of that name stands where the requested one was.",
+}
+
+
+def attribute_docs(module: object, class_name: str) -> dict[str, str]:
+    """The string below each assignment of a class, by the name assigned."""
+    tree = ast.parse(inspect.getsource(module))  # type: ignore[arg-type]
+    body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name)
+    found = {}
+    for assignment, text in pairwise(body):
+        if isinstance(assignment, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            target = assignment.targets[0]
+            found[target.id if isinstance(target, ast.Name) else ""] = str(text.value.value)
+    return found
+
+
+def states_page() -> str:
+    """Every state, what it means, and which may follow."""
+    words = attribute_docs(run_module, "State")
+    words[State.SUCCEEDED.name] = "Moved and verified; the source has let go."
+    rows = [f"| `{state}` | {words.get(state.name, '')} | {_codes(sorted(TRANSITIONS[state]))} |" for state in State]
+    edges = [f"    {state} --> {after}" for state in State for after in sorted(TRANSITIONS[state])]
+    ends = [f"    {state} --> [*]" for state in State if state in TERMINAL]
+    return "\n".join(
+        [
+            "# States of a migration",
+            "",
+            "Generated from `tasks/model/run.py`, where the table stands; every change of state is checked against it.",
+            "`attempt`, `waiting_for`, `cancel_requested` and `stalled` are fields beside the state.",
+            "",
+            "| state | means | may be followed by |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "`retry` leads from `failed`, `refused` and `cancelled` back to `queued`, and from `needs_attention` to",
+            "`rolling_back`, which reads both hosts again. `needs_attention` holds the VM's lock until then.",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            "    [*] --> queued",
+            *edges,
+            *ends,
+            "```",
+            "",
+        ]
+    )
+
+
+def _codes(names: list[State]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "—"
+
+
+def settings_page() -> str:
+    """Every setting with its default, its variable and its meaning."""
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Generated from `config/settings.py`. One TOML file: `$VMFERRY_CONFIG`, else `./vmferry.toml`, else",
+            "`/etc/vmferry/vmferry.toml`. The environment wins over the file; unknown keys are refused.",
+            "",
+            *_table(Settings, settings_module.ENV_PREFIX, leave_out={"hosts", "policies"}),
+            "",
+            "## `[hosts.NAME]`",
+            "",
+            *_table(HostSettings, f"{settings_module.ENV_PREFIX}HOSTS__NAME__"),
+            "",
+            "## `[policies.NAME]`",
+            "",
+            "A policy called `default` always exists.",
+            "",
+            *_table(PolicySettings, f"{settings_module.ENV_PREFIX}POLICIES__NAME__"),
+            "",
+        ]
+    )
+
+
+def _table(model: type[BaseModel], prefix: str, leave_out: Collection[str] = ()) -> list[str]:
+    rows = [
+        f"| `{name}` | {_default(field)} | {(field.description or '').strip()} | `{prefix}{name.upper()}` |"
+        for name, field in model.model_fields.items()
+        if name not in leave_out
+    ]
+    return ["| key | default | means | in the environment |", "|---|---|---|---|", *rows]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return (
+        "—" if field.default in (None, "") else f"`{field.default}`".replace("True", "true").replace("False", "false")
+    )
+
+
+def findings_page() -> str:
+    """Every code that preflight may report."""
+    rows = [f"| `{code}` | {words} |" for code, words in sorted((DESCRIPTIONS | CODES | SURVEY_CODES).items())]
+    return "\n".join(
+        [
+            "# Findings of preflight",
+            "",
+            "Generated from the rules in `tasks/planning`. The finding itself has the facts, its severity and what to do.",
+            "",
+            "| code | means |",
+            "|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+PAGES = {"states.md": states_page, "settings.md": settings_page, "findings.md": findings_page}
+
+
+def main() -> int:
+    """Write all pages."""
+    for name, make in PAGES.items():
+        (FOLDER / name).write_text(make(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
