@@ -123,7 +123,7 @@ def findings_page() -> str:
         [
             "# Findings of preflight",
             "",
-            "Generated from the rules in `tasks/planning`. The finding itself has the facts, its severity and what to do.",
+            "Generated from the rules in `tasks/planning`. A finding itself has the facts and what to do.",
             "",
             "| code | means |",
             "|---|---|",

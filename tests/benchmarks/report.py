@@ -88,7 +88,7 @@ def flight_figures(flight: Flight) -> list[Figure]:
         Figure(
             "steps worker, resident", flight.resident_mib, "MiB", goal=RESIDENT_MIB if complete else None, note=note
         ),
-        Figure("steps worker, resident before", flight.idle_mib, "MiB", note="idle"),
+        Figure("steps worker, resident before", flight.idle_mib, "MiB", note="nothing to do"),
     ]
 
 
@@ -107,6 +107,7 @@ def print_table(figures: Sequence[Figure], about: dict[str, Any]) -> None:
     for column in ("median", "p10", "p90", "goal"):
         table.add_column(column, justify="right")
     table.add_column("met")
+    table.add_column("while")
     for figure in figures:
         table.add_row(*_row(figure))
     Console(highlight=False, width=None if os.isatty(1) else 130).print(table)
@@ -119,7 +120,7 @@ def _row(figure: Figure) -> list[str]:
         f"{figure.value:.1f} {figure.unit}",
         *("" if p is None else f"{p:.1f}" for p in (figure.p10, figure.p90)),
     ]
-    return [figure.name, *numbers, goal, f"{verdict} {figure.note}".strip()]
+    return [figure.name, *numbers, goal, verdict, figure.note]
 
 
 def write_json(file: Path, figures: Sequence[Figure], about: dict[str, Any], raw: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 
 from tests.lab import Lab, LabError, LabUnavailable
 from tests.lab.spec import HOSTS
@@ -48,7 +49,8 @@ def _act(given: argparse.Namespace) -> int:
             print(f"{name}: {host.address}, {'up' if host.is_up else 'down'}\n{host.virsh('list', '--all')}")
     else:
         command = given.command if given.action == "run" else [os.environ.get("SHELL", "/bin/bash")]
-        os.execvp("nsenter", [*lab.command_prefix(), *command])  # noqa: S606 - no shell in between
+        os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        os.execvp("nsenter", [*lab.desk_prefix(), *command])  # noqa: S606 - no shell in between
     return 0
 
 

@@ -161,6 +161,18 @@ class Lab:
         """What runs a command in the hub, from where all hosts can be reached."""
         return ["nsenter", f"--net=/run/netns/{self.spec.netns('hub')}", "--"]
 
+    def desk_prefix(self) -> list[str]:
+        """What runs a command as on a machine of the lab's network: hosts have names, and SSH works without questions.
+
+        The user's own names and keys are covered, in a mount namespace of the command alone.
+        """
+        names = f"{self._store.root}/hosts", f"{self._store.root}/nsswitch"
+        script = (
+            f"mount --bind {names[0]} /etc/hosts && mount --bind {names[1]} /etc/nsswitch.conf && mkdir -p ~/.ssh"
+            f' && mount --bind {self.spec.folder}/ssh/home ~/.ssh && exec "$@"'
+        )
+        return [*self.command_prefix(), "unshare", "--mount", "sh", "-c", script, "sh"]
+
     # -- what is in it ------------------------------------------------------------------------------------------------
 
     def host(self, name: str) -> Host:

@@ -37,6 +37,10 @@ def make_keys(spec: Spec, hosts: list[Host]) -> None:
     wrapper = folder / "wrapper"
     wrapper.write_text(f'#!/bin/sh\nexec ssh -F {folder}/config "$@"\n')
     wrapper.chmod(0o755)
+    home = folder / "home"
+    home.mkdir(mode=0o700, exist_ok=True)
+    shutil.copy(folder / "id", home / "id_ed25519")
+    shutil.copy(folder / "known_hosts", home / "known_hosts")
     for host in hosts:
         _install(spec, host)
 
