@@ -64,6 +64,7 @@ def read_facts(
         if static.get(key, generation, lambda: _runs(connection, emulator, arch or host_arch, virt_type)):
             emulators = emulators | {emulator}
     info = connection.getInfo()
+    memory_total_kib, memory_free_kib = _memory_kib(connection, info[1] * MIB_KIB)
     cpu = root.find("host/cpu")
     return HostFacts(
         name=host,
@@ -73,8 +74,8 @@ def read_facts(
         hypervisor_version=static.get("hypervisor", generation, connection.getVersion),
         arch=host_arch,
         cpus=info[2],
-        memory_total_kib=info[1] * MIB_KIB,
-        memory_free_kib=min(info[1] * MIB_KIB, _free_memory_kib(connection)),
+        memory_total_kib=memory_total_kib,
+        memory_free_kib=memory_free_kib,
         pools=read_pools(connection),
         networks=read_networks(connection),
         interfaces=read_interfaces(connection),
@@ -119,34 +120,17 @@ def read_interfaces(connection: Connection) -> frozenset[str]:
         return frozenset()
 
 
-def _free_memory_kib(connection: Connection) -> int:
-    """Free plus reclaimable; a driver without memory statistics still knows its free memory."""
+def _memory_kib(connection: Connection, node_total_kib: int) -> tuple[int, int]:
+    """Total, and what a new guest could take: free plus reclaimable.
+
+    The statistics' total is preferred: virNodeGetInfo was seen to report half of a machine's memory. A driver without
+    memory statistics still knows its free memory.
+    """
     try:
         stats = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
     except libvirt.libvirtError as error:
         if error.get_error_code() not in UNSUPPORTED:
             raise
-        return int(connection.getFreeMemory()) // 1024
-    return sum(int(stats.get(key, 0)) for key in ("free", "buffers", "cached"))
-
-
-def _bridge(network: Any) -> str | None:
-    try:
-        return str(network.bridgeName())
-    except libvirt.libvirtError:
-        return None  # networks of type hostdev or macvtap have none
-
-
-def _runs(connection: Connection, emulator: str, arch: str, virt_type: str) -> bool:
-    """Whether the host can run this emulator, which is none of its defaults."""
-    try:
-        connection.getDomainCapabilities(emulator, arch or None, None, virt_type or None)
-    except libvirt.libvirtError:
-        if not is_alive(connection):
-            raise
-        return False
-    return True
-
-
-def _parse(xml: str) -> etree._Element:
-    return etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
+        return node_total_kib, min(node_total_kib, int(connection.getFreeMemory()) // 1024)
+    total = int(stats.get("total", node_total_kib))
+    return total, min(total, sum(int(stats.get(key, 0)) for key in ("free", "buffers", "cached")))

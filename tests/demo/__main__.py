@@ -94,7 +94,7 @@ def report(demo: Demo, guest: Guest, record: dict[str, Any], watch: GuestWatch |
 
 def live_scene(demo: Demo) -> None:
     """A running guest with 192 MiB of data in its memory."""
-    say("boot a Linux guest on alpha (256 MiB, 192 MiB of it filled, heartbeat every 5 ms)")
+    say("boot a Linux guest on alpha (320 MiB, 192 MiB of it filled, heartbeat every 5 ms)")
     guest = demo.lab.guest("web-1", "alpha", memory_mib=320, fill_mib=192, dirty_mib_s=2, autostart=True)
     guest.wait_ticking()
     until_filled(guest)
