@@ -134,3 +134,25 @@ def _memory_kib(connection: Connection, node_total_kib: int) -> tuple[int, int]:
         return node_total_kib, min(node_total_kib, int(connection.getFreeMemory()) // 1024)
     total = int(stats.get("total", node_total_kib))
     return total, min(total, sum(int(stats.get(key, 0)) for key in ("free", "buffers", "cached")))
+
+
+def _bridge(network: Any) -> str | None:
+    try:
+        return str(network.bridgeName())
+    except libvirt.libvirtError:
+        return None  # networks of type hostdev or macvtap have none
+
+
+def _runs(connection: Connection, emulator: str, arch: str, virt_type: str) -> bool:
+    """Whether the host can run this emulator, which is none of its defaults."""
+    try:
+        connection.getDomainCapabilities(emulator, arch or None, None, virt_type or None)
+    except libvirt.libvirtError:
+        if not is_alive(connection):
+            raise
+        return False
+    return True
+
+
+def _parse(xml: str) -> etree._Element:
+    return etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
