@@ -20,7 +20,7 @@ from tasks.model.run import State
 from tests.lab import Guest, Lab
 from tests.queue.harness import RedisServer, Worker, free_port, wait_for
 from tests.scenarios.invariants import check_invariants
-from tests.scenarios.stack import Stack, stack, until
+from tests.scenarios.stack import Stack, stack
 
 pytestmark = pytest.mark.lab
 
