@@ -32,3 +32,10 @@ def _detach(**_: Any) -> None:
     from tasks.wiring import worker_runtime
 
     worker_runtime().stopping.set()
+
+
+@signals.worker_ready.connect
+def _warm_up(**_: Any) -> None:
+    from tasks.wiring import warm_up, worker_runtime
+
+    warm_up(worker_runtime())

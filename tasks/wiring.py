@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from celery import Celery
@@ -10,8 +11,11 @@ from config.settings import Settings
 from tasks.hypervisor.adapter import LibvirtHypervisor
 from tasks.hypervisor.address import HostAddress
 from tasks.messages import CeleryMessenger
+from tasks.model.errors import HypervisorError
 from tasks.store import RunStore, connect
 from tasks.workflow import Runtime
+
+log = logging.getLogger(__name__)
 
 _lock = threading.Lock()
 _runtime: Runtime | None = None
@@ -41,3 +45,19 @@ def worker_runtime() -> Runtime:
 
             _runtime = build_runtime(settings, app)
         return _runtime
+
+
+def warm_up(runtime: Runtime) -> None:
+    """Open a connection to every host before the first step needs it: over SSH that takes half a second each.
+
+    A host that does not answer now is no error; whoever needs it will say so.
+    """
+
+    def look(host: str) -> None:
+        try:
+            runtime.hypervisor.fetch_facts(host)
+        except HypervisorError as error:
+            log.info("%s does not answer yet: %s", host, error.message)
+
+    for host in runtime.hosts:
+        threading.Thread(target=look, args=(host,), name=f"warm-up-{host}", daemon=True).start()
