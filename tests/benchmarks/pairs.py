@@ -57,6 +57,11 @@ class Pair:
         return self.vmferry.total_ms - self.virsh.total_ms
 
     @property
+    def beside_job_ms(self) -> float:
+        """The same without libvirt's own jobs: less noise, and blind to a job that vmferry itself made slower."""
+        return self.vmferry.total_ms - self.vmferry.job_ms - (self.virsh.total_ms - self.virsh.job_ms)
+
+    @property
     def pause_difference_ms(self) -> float:
         """What vmferry adds to the pause."""
         return self.vmferry.pause_ms - self.virsh.pause_ms

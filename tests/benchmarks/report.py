@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ class Figure:
     unit: str
     p10: float | None = None
     p90: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """The median's interval, see ``median_interval``."""
     goal: float | None = None
     note: str = ""
 
@@ -39,11 +43,28 @@ class Figure:
         """Whether the goal is met; None without one."""
         return None if self.goal is None else self.value <= self.goal
 
+    @property
+    def settled(self) -> bool:
+        """Whether the goal lies outside the median's interval, so that another run would most likely say the same."""
+        return None in (self.goal, self.low, self.high) or not self.low <= self.goal <= self.high  # type: ignore[operator]
+
 
 def spread(name: str, values: Sequence[float], *, unit: str = "ms", goal: float | None = None) -> Figure:
     """Median with the tenth and ninetieth percentile."""
     ordered = sorted(values)
-    return Figure(name, statistics.median(ordered), unit, _percentile(ordered, 0.1), _percentile(ordered, 0.9), goal)
+    tenths = _percentile(ordered, 0.1), _percentile(ordered, 0.9)
+    return Figure(name, statistics.median(ordered), unit, *tenths, *median_interval(ordered), goal)
+
+
+def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
+    """Where the true median lies with 95 % confidence, whatever the distribution; all that was seen when that is less.
+
+    The number of values below the true median is binomial with one half: the ranks are that distribution's quantiles.
+    """
+    count, below, rank = len(ordered), 0.0, 0
+    while rank < count // 2 and (below := below + math.comb(count, rank) / 2**count) <= 0.025:
+        rank += 1
+    return ordered[max(rank - 1, 0)], ordered[min(count - rank, count - 1)]
 
 
 def _percentile(ordered: Sequence[float], share: float) -> float:
@@ -57,6 +78,7 @@ def figures_of(transport: str, pairs: Sequence[Pair], *, goals: bool) -> list[Fi
     goal = {"overhead": OVERHEAD_MS, "pause": PAUSE_MS, "hop": HOP_MS} if goals else {}
     return [
         spread(f"{transport}: overhead", [p.overhead_ms for p in pairs], goal=goal.get("overhead")),
+        spread(f"{transport}: overhead beside libvirt's jobs", [p.beside_job_ms for p in pairs]),
         spread(f"{transport}: vmferry, enqueue to succeeded", [t.total_ms for t in ferry]),
         spread(f"{transport}: vmferry, a plain client's get()", [t.get_ms for t in ferry]),
         spread(f"{transport}: virsh migrate", [t.total_ms for t in virsh]),
@@ -101,10 +123,10 @@ def machine(virt_type: str) -> dict[str, Any]:
 
 def print_table(figures: Sequence[Figure], about: dict[str, Any]) -> None:
     """On the terminal."""
-    title = f"vmferry beside virsh: {about['cores']} cores ({about['cpu']}), guests by {about['guests']}"
+    title = f"vmferry beside virsh: {about['cores']} cores ({about['cpu']}), guests by {about['guests']}, {about['fill_mib']} MiB filled"
     table = Table(title=title, caption="; ".join(f"{n} pairs over {t}" for t, n in about["pairs"].items()))
     table.add_column("figure")
-    for column in ("median", "p10", "p90", "goal"):
+    for column in ("median", "p10", "p90", "its 95 %", "goal"):
         table.add_column(column, justify="right")
     table.add_column("met")
     table.add_column("while")
@@ -115,12 +137,14 @@ def print_table(figures: Sequence[Figure], about: dict[str, Any]) -> None:
 
 def _row(figure: Figure) -> list[str]:
     verdict = {None: "", True: "[green]met[/]", False: "[bold red]MISSED[/]"}[figure.met]
+    verdict += "" if figure.settled else ", within noise"
+    interval = "" if figure.low is None or figure.high is None else f"{figure.low:.1f} to {figure.high:.1f}"
     goal = "" if figure.goal is None else f"≤ {figure.goal:g} {figure.unit}"
     numbers = [
         f"{figure.value:.1f} {figure.unit}",
         *("" if p is None else f"{p:.1f}" for p in (figure.p10, figure.p90)),
     ]
-    return [figure.name, *numbers, goal, verdict, figure.note]
+    return [figure.name, *numbers, interval, goal, verdict, figure.note]
 
 
 def write_json(file: Path, figures: Sequence[Figure], about: dict[str, Any], raw: dict[str, Any]) -> None:
