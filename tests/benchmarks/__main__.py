@@ -81,9 +81,7 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
 
 
 def _pairs(lab: Lab, transport: str, count: int, fill_mib: int) -> list[Pair]:
-    console.print(
-        f"{count} pairs over {transport}: a guest of 256 MiB, {fill_mib} of it filled, shared storage, alpha to beta and back"
-    )
+    console.print(f"{count} pairs over {transport}: a guest of 256 MiB ({fill_mib} filled), alpha to beta and back")
     with ExitStack() as stack:
         guest = lab.guest(f"bench-{transport}", memory_mib=256, fill_mib=fill_mib)
         stack.callback(guest.remove)

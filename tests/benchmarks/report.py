@@ -123,7 +123,7 @@ def machine(virt_type: str) -> dict[str, Any]:
 
 def print_table(figures: Sequence[Figure], about: dict[str, Any]) -> None:
     """On the terminal."""
-    title = f"vmferry beside virsh: {about['cores']} cores ({about['cpu']}), guests by {about['guests']}, {about['fill_mib']} MiB filled"
+    title = f"vmferry beside virsh: {about['cores']} cores ({about['cpu']}), guests by {about['guests']}"
     table = Table(title=title, caption="; ".join(f"{n} pairs over {t}" for t, n in about["pairs"].items()))
     table.add_column("figure")
     for column in ("median", "p10", "p90", "its 95 %", "goal"):
