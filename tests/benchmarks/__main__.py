@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -34,6 +35,7 @@ def main() -> int:
     options = _options()
     # Everything that goes wrong is raised; libvirt would print what is only asked as well.
     libvirt.registerErrorHandler(lambda *_: None, None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is taken down then as well
     try:
         lab = Lab.up(f"bench{os.getpid()}")
         try:

@@ -36,6 +36,8 @@ class Trip:
     """libvirt's own figure of the pause."""
     job_ms: int
     """libvirt's own figure of the whole transfer."""
+    connect_ms: float = 0.0
+    """virsh: what it takes to start and to open its connection, which vmferry's workers have open; measured apart."""
     get_ms: float = 0.0
     """vmferry: what a plain Celery client's ``get()`` waited, from before the submission."""
     hops_ms: tuple[float, ...] = ()
@@ -140,10 +142,11 @@ def by_virsh(rig: Rig, guest: Guest, source: str, destination: str) -> Callable[
     if done.returncode != 0:
         raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
     stats = _forget_source(rig, guest, source, destination)
+    connect_ms = _connect_ms(rig, source)
 
     def account(watch: GuestWatch) -> Trip:
         downtime, job = stats[libvirt.VIR_DOMAIN_JOB_DOWNTIME], stats[libvirt.VIR_DOMAIN_JOB_TIME_ELAPSED]
-        return Trip(took_ms, watch.max_gap_ms(), downtime, job)
+        return Trip(took_ms, watch.max_gap_ms(), downtime, job, connect_ms)
 
     return account
 
@@ -157,6 +160,13 @@ def virsh_command(rig: Rig, name: str, source: str, destination: str) -> list[st
     assert urlsplit(peer).hostname
     flags = ["--live", "--p2p", "--persistent", "--abort-on-error", "--migrateuri", address]
     return ["virsh", "--quiet", "--connect", rig.lab.host(source).uri(rig.transport), "migrate", *flags, name, peer]
+
+
+def _connect_ms(rig: Rig, host: str) -> float:
+    began = time.monotonic()
+    command = ["virsh", "--quiet", "--connect", rig.lab.host(host).uri(rig.transport), "uri"]
+    subprocess.run(command, capture_output=True, timeout=END_TIMEOUT_S, check=True)
+    return (time.monotonic() - began) * 1000
 
 
 def _forget_source(rig: Rig, guest: Guest, source: str, destination: str) -> dict[str, int]:

@@ -80,8 +80,10 @@ def figures_of(transport: str, pairs: Sequence[Pair], *, goals: bool) -> list[Fi
         spread(f"{transport}: overhead", [p.overhead_ms for p in pairs], goal=goal.get("overhead")),
         spread(f"{transport}: overhead beside libvirt's jobs", [p.beside_job_ms for p in pairs]),
         spread(f"{transport}: vmferry, enqueue to succeeded", [t.total_ms for t in ferry]),
+        *_step_figures(transport, pairs),
         spread(f"{transport}: vmferry, a plain client's get()", [t.get_ms for t in ferry]),
         spread(f"{transport}: virsh migrate", [t.total_ms for t in virsh]),
+        spread(f"{transport}:   of it start and connection", [t.connect_ms for t in virsh]),
         spread(f"{transport}: libvirt's job under vmferry", [t.job_ms for t in ferry]),
         spread(f"{transport}: libvirt's job under virsh", [t.job_ms for t in virsh]),
         spread(f"{transport}: pause, difference", [p.pause_difference_ms for p in pairs], goal=goal.get("pause")),
@@ -90,7 +92,6 @@ def figures_of(transport: str, pairs: Sequence[Pair], *, goals: bool) -> list[Fi
         spread(f"{transport}: libvirt's downtime under vmferry", [t.downtime_ms for t in ferry]),
         spread(f"{transport}: libvirt's downtime under virsh", [t.downtime_ms for t in virsh]),
         spread(f"{transport}: hop from step to step", [h for t in ferry for h in t.hops_ms], goal=goal.get("hop")),
-        *_step_figures(transport, pairs),
     ]
 
 
@@ -126,10 +127,10 @@ def print_table(figures: Sequence[Figure], about: dict[str, Any]) -> None:
     title = f"vmferry beside virsh: {about['cores']} cores ({about['cpu']}), guests by {about['guests']}"
     table = Table(title=title, caption="; ".join(f"{n} pairs over {t}" for t, n in about["pairs"].items()))
     table.add_column("figure")
-    for column in ("median", "p10", "p90", "its 95 %", "goal"):
+    for column in ("median", "p10", "p90", "median's 95 %", "goal"):
         table.add_column(column, justify="right")
     table.add_column("met")
-    table.add_column("while")
+    table.add_column("note")
     for figure in figures:
         table.add_row(*_row(figure))
     Console(highlight=False, width=None if os.isatty(1) else 130).print(table)
