@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tasks.model.domain import DomainView
 from tasks.model.errors import HypervisorError, InvalidRequest
 from tasks.model.ports import Hypervisor
+from tasks.planning.outcome import paused_by_migration
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def choose_source(sightings: Sightings, vm: str, source: str | None) -> DomainVi
     views = sightings.views
     if source is not None:
         return _on_named_source(sightings, vm, source)
-    active = [v for v in views if v.active]
+    active = _settled([v for v in views if v.active])
     if len(active) > 1:
         where = ", ".join(v.host for v in active)
         raise InvalidRequest(
@@ -64,6 +65,14 @@ def choose_source(sightings: Sightings, vm: str, source: str | None) -> DomainVi
         message = f"{vm} is on none of the reachable hosts; not reachable: {silent}"
         raise InvalidRequest("VM_NOT_FOUND", message, "vmferry hosts shows which hosts answer")
     raise InvalidRequest("VM_NOT_FOUND", f"{vm} is on no host of the inventory", "vmferry vms shows all VMs")
+
+
+def _settled(active: list[DomainView]) -> list[DomainView]:
+    """Without the copy that only arrives or only leaves: a VM under way is not a VM that runs twice."""
+    if len(active) < 2 or not any(paused_by_migration(v) for v in active):
+        return active
+    standing = [v for v in active if not paused_by_migration(v)]
+    return standing or [v for v in active if v.job.active and v.job.is_migration] or active
 
 
 def _on_named_source(sightings: Sightings, vm: str, source: str) -> DomainView:
