@@ -75,8 +75,10 @@ def _locate(runtime: Runtime, record: RunRecord) -> RunRecord | None:
 
 def _admit(runtime: Runtime, record: RunRecord, full: set[str]) -> int:
     limits = limits_of(runtime.settings, record)
-    if full & set(limits.tokens):
-        return 0  # an older migration waits for the same token: not to be overtaken
+    overtaken = full & set(limits.tokens)
+    if overtaken:  # an older migration waits for the same token: not to be overtaken
+        _note_why(runtime, record, _why("full", min(overtaken)))
+        return 0
     changes = {"state": State.CHECKING, "step": StepName.PREFLIGHT, "send": record.send + 1, "waiting_for": None}
     after = record.model_copy(update=changes | {"started_at": record.started_at or runtime.store.now()})
     answer = runtime.store.admit(record, after, limits, deadline_in=runtime.settings.hand_over_s)
