@@ -1,10 +1,13 @@
 # vmferry: see CONTRIBUTING.md. Everything runs from a fresh Debian 12 machine with python3-venv, make and git.
 SHELL := /bin/bash
 PYTHON ?= python3
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 LAB ?= lab
 STAMP := $(VENV)/.installed
+# The lab needs root: namespaces, bridges, libvirtd.
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(comma)KEEP$(comma)PAIRS)
 
 .PHONY: help venv system system-lab test check demo demo-down bench lab lab-down lab-shell docs lock clean
 
@@ -27,7 +30,7 @@ $(STAMP): .ci/requirements.txt pyproject.toml
 venv: $(STAMP) ## virtual environment with pinned dependencies
 
 test: venv system-lab ## all tests, the lab's included
-	$(BIN)/python -m pytest
+	$(AS_ROOT) $(BIN)/python -m pytest
 
 check: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -36,22 +39,22 @@ check: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 demo: venv system-lab ## a real VM moves between two real hosts, by the ordinary CLI; KEEP=1 leaves everything running
-	@$(BIN)/python -m tests.demo
+	@$(AS_ROOT) $(BIN)/python -m tests.demo
 
 demo-down: venv ## end what KEEP=1 make demo left running
-	@$(BIN)/python -m tests.demo down
+	@$(AS_ROOT) $(BIN)/python -m tests.demo down
 
 bench: venv system-lab ## measure against virsh; PAIRS=30
-	@$(BIN)/python -m tests.benchmarks
+	@$(AS_ROOT) $(BIN)/python -m tests.benchmarks
 
 lab: venv system-lab ## bring up three hosts; LAB=name
-	@$(BIN)/python -m tests.lab up --name $(LAB)
+	@$(AS_ROOT) $(BIN)/python -m tests.lab up --name $(LAB)
 
 lab-down: venv ## take them down again
-	@$(BIN)/python -m tests.lab down --name $(LAB)
+	@$(AS_ROOT) $(BIN)/python -m tests.lab down --name $(LAB)
 
 lab-shell: venv ## a shell that reaches the lab's hosts
-	@$(BIN)/python -m tests.lab shell --name $(LAB)
+	@$(AS_ROOT) $(BIN)/python -m tests.lab shell --name $(LAB)
 
 docs: venv ## generate the pages that come from code
 	$(BIN)/python -m docs.generate

@@ -1,7 +1,7 @@
 """The ordinary Celery app, in a worker that stops at any named point of any step when a test asks for it.
 
 The folder ``VMFERRY_TEST_HOLD`` controls it: a file ``point`` names ``<step>.<point>``; the first thread that gets
-there writes ``held``, and waits until ``release`` appears (or the worker is killed). Points: ``before`` (message taken,
+there writes ``held.<it>``, and waits for ``release.<it>`` (or for the worker's end). Points: ``before`` (message taken,
 nothing claimed), ``claimed`` (lease taken, nothing done), ``journaled`` (intent written, effect not done), ``effected``
 (effect done, not confirmed), ``moving`` (a live transfer runs), ``done`` (step finished, not handed over), ``handed``
 (handed over in the record, next message not sent), ``settled`` (terminal record written, Celery result not stored).
@@ -20,7 +20,7 @@ from typing import Any
 import tasks.chain
 import tasks.workflow.stepping as stepping
 from tasks.app import app
-from tasks.model.run import RunRecord, StepName
+from tasks.model.run import JournalEntry, RunRecord, StepName
 from tasks.steps import live
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Verdict
@@ -40,10 +40,9 @@ def _hold(step: str, point: str) -> None:
         if not wanted.exists() or wanted.read_text() != name:
             return
         wanted.unlink()  # once: whoever comes here next, after the fault, passes
-    (_FOLDER / "held.new").write_text(f"{os.getpid()} {name}")
-    (_FOLDER / "held.new").rename(_FOLDER / "held")
+    (_FOLDER / f"held.{name}").touch()
     deadline = time.monotonic() + HOLD_S
-    while not (_FOLDER / "release").exists() and time.monotonic() < deadline:
+    while not (_FOLDER / f"release.{name}").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
@@ -89,6 +88,16 @@ def _held_effect(
 
 
 StepRun.effect = _held_effect  # type: ignore[method-assign]
+
+_mark_undone = StepRun.mark_undone
+
+
+def _held_mark_undone(self: StepRun, entry: JournalEntry) -> None:
+    _hold("rollback", "effected")
+    _mark_undone(self, entry)
+
+
+StepRun.mark_undone = _held_mark_undone  # type: ignore[method-assign]
 
 _note = live._Observer._note
 

@@ -53,6 +53,7 @@ class Stack:
         self.redis = RedisServer()
         self.workers: list[Worker] = []
         self.beat: Beat | None = None
+        self._point = "none"
         self._transport, self._limits, self._settings = transport, limits, settings
 
     def __enter__(self) -> Stack:
@@ -124,21 +125,22 @@ class Stack:
         return self.folder / "hold"
 
     def hold(self, point: str) -> None:
-        """The next step that comes to ``<step>.<point>`` waits there."""
-        self.release()
+        """The next step that comes to ``<step>.<point>`` waits there; who waits at an earlier point goes on."""
+        earlier, self._point = self._point, point
         for name in ("held", "release"):
-            (self.hold_folder / name).unlink(missing_ok=True)
+            (self.hold_folder / f"{name}.{point}").unlink(missing_ok=True)
         (self.hold_folder / "point").write_text(point)
+        if earlier != point:
+            (self.hold_folder / f"release.{earlier}").touch()
 
     def wait_held(self, timeout_s: float = 30.0) -> None:
         """Wait until a worker stands at the point."""
-        until((self.hold_folder / "held").exists, timeout_s, self.logs)
+        until((self.hold_folder / f"held.{self._point}").exists, timeout_s, self.logs)
 
     def release(self) -> None:
         """Let it go on."""
-        self.hold_folder.mkdir(exist_ok=True)
         (self.hold_folder / "point").unlink(missing_ok=True)
-        (self.hold_folder / "release").write_text("")
+        (self.hold_folder / f"release.{self._point}").touch()
 
     # -- using it ---------------------------------------------------------------------------------------------------
 

@@ -80,6 +80,29 @@ def test_kill9_of_the_worker(running: Stack, lab: Lab, guests: dict[str, Guest],
     watch.check_continued()
 
 
+@pytest.mark.parametrize("kind", ["live", "offline"])
+@pytest.mark.parametrize("point", ["before", "claimed", "effected", "done", "settled"])
+def test_kill9_of_the_worker_that_rolls_back(
+    running: Stack, lab: Lab, guests: dict[str, Guest], kind: str, point: str
+) -> None:
+    guest = guests[kind]
+    with guest.watch() as watch:
+        running.hold("transfer.moving" if kind == "live" else "transfer.effected")
+        victim = running.steps_worker()
+        record = move(running, lab, guest)
+        running.wait_held()
+        running.client.cancel(record.id)
+        running.hold(f"rollback.{point}")
+        running.wait_held()
+        victim.kill9()
+        survivor = running.steps_worker()
+        ended = finish(running, guest, record, kind)
+        survivor.kill9()
+    assert ended.state is State.CANCELLED, running.diagnosis(record.id)
+    watch.check_never_twice()
+    watch.check_continued()
+
+
 @pytest.fixture(scope="module")
 def worker(running: Stack) -> Iterator[None]:
     """One steps worker that lives through all the cases that follow."""
@@ -149,7 +172,7 @@ def test_sigterm_during_a_transfer_detaches_and_another_worker_adopts(
     running: Stack, lab: Lab, guests: dict[str, Guest], tmp_path: Path
 ) -> None:
     guest = guests["live"]
-    with stack(lab, tmp_path, policies={"slow": {"bandwidth_mib_s": 1}}, lease_s=60.0, hand_over_s=60.0) as own:
+    with stack(lab, tmp_path, policies={"slow": {"bandwidth_mib_s": 4}}, lease_s=60.0, hand_over_s=60.0) as own:
         own.start(steps=0)
         first = own.steps_worker()
         with guest.watch() as watch:
