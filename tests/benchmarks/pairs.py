@@ -64,6 +64,11 @@ class Pair:
         return self.vmferry.total_ms - self.vmferry.job_ms - (self.virsh.total_ms - self.virsh.job_ms)
 
     @property
+    def beside_connection_ms(self) -> float:
+        """The strictest: as if virsh, too, had been started and connected before."""
+        return self.beside_job_ms + self.virsh.connect_ms
+
+    @property
     def pause_difference_ms(self) -> float:
         """What vmferry adds to the pause."""
         return self.vmferry.pause_ms - self.virsh.pause_ms

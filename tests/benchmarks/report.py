@@ -79,6 +79,7 @@ def figures_of(transport: str, pairs: Sequence[Pair], *, goals: bool) -> list[Fi
     return [
         spread(f"{transport}: overhead", [p.overhead_ms for p in pairs], goal=goal.get("overhead")),
         spread(f"{transport}: overhead beside libvirt's jobs", [p.beside_job_ms for p in pairs]),
+        spread(f"{transport}: and virsh's connection", [p.beside_connection_ms for p in pairs]),
         spread(f"{transport}: vmferry, enqueue to succeeded", [t.total_ms for t in ferry]),
         *_step_figures(transport, pairs),
         spread(f"{transport}: vmferry, a plain client's get()", [t.get_ms for t in ferry]),
@@ -126,14 +127,14 @@ def print_table(figures: Sequence[Figure], about: dict[str, Any]) -> None:
     """On the terminal."""
     title = f"vmferry beside virsh: {about['cores']} cores ({about['cpu']}), guests by {about['guests']}"
     table = Table(title=title, caption="; ".join(f"{n} pairs over {t}" for t, n in about["pairs"].items()))
-    table.add_column("figure")
+    table.add_column("figure", no_wrap=True)
     for column in ("median", "p10", "p90", "median's 95 %", "goal"):
         table.add_column(column, justify="right")
     table.add_column("met")
     table.add_column("note")
     for figure in figures:
         table.add_row(*_row(figure))
-    Console(highlight=False, width=None if os.isatty(1) else 130).print(table)
+    Console(highlight=False, width=None if os.isatty(1) else 150).print(table)
 
 
 def _row(figure: Figure) -> list[str]:
