@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.model.domain import DomainView
 from tasks.model.errors import OutcomeUnknown
+from tasks.model.request import Method
 from tasks.model.run import State
 from tasks.planning.outcome import describe, is_ours
 from tasks.steps.run import StepRun
@@ -12,7 +13,9 @@ from tasks.steps.verdict import Settle, Verdict
 
 def run(run: StepRun) -> Verdict:
     """Undefine the source, restore autostart on the destination, remove the marks."""
-    run.interrupt_if_asked(cancellable=False)
+    # Cancelling a shut-off VM's move is accepted until this step's turn, and what was accepted is kept.
+    undecided = run.method is Method.OFFLINE and run.intent("source_undefine") is None
+    run.interrupt_if_asked(cancellable=undecided)
     source, destination = run.look()
     _check_still_moved(run, source, destination)
     if source is not None:
