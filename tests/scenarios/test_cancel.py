@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +18,7 @@ from tests.scenarios.stack import Stack, stack, until
 
 pytestmark = pytest.mark.lab
 
+EMPTY_METADATA = re.compile(r"\s*<metadata(/>|>\s*</metadata>)")
 Cancel = Callable[[Stack, RunRecord], None]
 
 
@@ -28,8 +29,8 @@ def by_client(running: Stack, record: RunRecord) -> None:
 def by_task(running: Stack, record: RunRecord) -> None:
     sent = running.plain_celery().send_task("tasks.cancel", (record.id,), queue=CONTROL_QUEUE)
     answer = sent.get(timeout=10)
-    assert answer["cancel_requested"]
     assert answer["id"] == record.id
+    assert answer["cancel_requested"] or answer["state"] == "cancelled"
 
 
 def by_revoke(running: Stack, record: RunRecord) -> None:
@@ -62,8 +63,14 @@ WAYS: dict[str, Cancel] = {
     "terminate step": by_terminate_of_the_step,
 }
 POINTS = {
-    "live": ["preflight.before", "preflight.claimed", "prepare.claimed", "prepare.effected", "transfer.claimed"]
-    + ["transfer.moving"],
+    "live": [
+        "preflight.before",
+        "preflight.claimed",
+        "prepare.claimed",
+        "prepare.effected",
+        "transfer.claimed",
+        "transfer.moving",
+    ],
     "offline": ["preflight.claimed", "prepare.effected", "transfer.claimed", "transfer.effected", "verify.claimed"],
 }
 TOO_LATE = {"live": ["verify.claimed", "finish.claimed"], "offline": ["finish.claimed"]}
@@ -84,9 +91,11 @@ def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
 
 @pytest.fixture(autouse=True)
 def let_go(running: Stack) -> Iterator[None]:
-    """A test that failed leaves no worker standing."""
+    """A test that failed leaves no worker standing and no migration under way."""
     yield
     running.release()
+    for record in running.client.list_runs():
+        running.wait_end(record.id)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +123,12 @@ def held(running: Stack, lab: Lab, guest: Guest, point: str) -> RunRecord:
     return running.client.show(record.id)
 
 
+def definitions(lab: Lab, guest: Guest) -> dict[str, str | None]:
+    """The VM's definition on each host; libvirt keeps an empty element where the mark was."""
+    states = lab.states(guest.uuid).items()
+    return {host: EMPTY_METADATA.sub("", seen.xml) if seen is not None else None for host, seen in states}
+
+
 def try_again(running: Stack, guest: Guest, record: RunRecord, *, active: bool) -> RunRecord:
     """``retry``: the same migration under the same id, this time to its end."""
     assert running.client.retry(record.id).attempt == record.attempt + 1
@@ -128,7 +143,7 @@ def test_cancelled_and_rolled_back(
     running: Stack, lab: Lab, guests: dict[str, Guest], kind: str, point: str, way: str
 ) -> None:
     guest = guests[kind]
-    before = lab.states(guest.uuid)
+    before = definitions(lab, guest)
     with guest.watch() as watch:
         record = held(running, lab, guest, point)
         WAYS[way](running, record)
@@ -138,10 +153,7 @@ def test_cancelled_and_rolled_back(
         assert ended.state is State.CANCELLED, running.diagnosis(record.id)
         check_invariants(running, guest, ended, was_running=kind == "live", autostart=True, watch=watch)
         watch.check_continued()
-    after = lab.states(guest.uuid)
-    assert {host: seen and seen.xml for host, seen in after.items()} == {
-        host: seen and seen.xml for host, seen in before.items()
-    }, "definitions are not as before"
+    assert definitions(lab, guest) == before
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -170,13 +182,12 @@ def test_too_late_to_cancel(running: Stack, lab: Lab, guests: dict[str, Guest], 
     guest = guests[kind]
     with guest.watch() as watch:
         record = held(running, lab, guest, point)
-        with pytest.raises(InvalidRequest, match="TOO_LATE: .*migrate it back"):
+        with pytest.raises(InvalidRequest, match=r"TOO_LATE: .*migrate it back"):
             running.client.cancel(record.id)
         sent = running.plain_celery().send_task("tasks.cancel", (record.id,), queue=CONTROL_QUEUE)
         assert sent.get(timeout=10, propagate=False).args[0] == "TOO_LATE"
-        refusals = running.logs().count("TOO_LATE")
         by_terminate_of_the_step(running, record)
-        until(lambda: running.logs().count("TOO_LATE") > refusals, 10, running.logs)
+        until(lambda: f"revoke of {record.id}: TOO_LATE" in running.logs(), 10, running.logs)
         running.release()
         ended = running.wait_end(record.id)
     assert (ended.state, ended.cancel_requested) == (State.SUCCEEDED, False), running.diagnosis(record.id)
@@ -237,7 +248,7 @@ def test_what_failed_can_be_tried_again(running: Stack, lab: Lab, make_guest: Ca
 
 
 def test_a_vm_that_vanished_needs_attention_until_it_is_back(
-    running: Stack, lab: Lab, make_guest: Callable[..., Guest], tmp_path: Path
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest]
 ) -> None:
     """Somebody destroys and undefines it in the middle: nothing is guessed, the lock is kept, and retry looks again."""
     guest = make_guest("lost-1", "alpha", start="off", disk=None, network=False)
@@ -259,8 +270,6 @@ def test_a_vm_that_vanished_needs_attention_until_it_is_back(
     assert (ended.state, ended.attempt) == (State.NEEDS_ATTENTION, 2)
     check_asks_for_attention(running, ended)
     assert xml is not None
-    repaired = tmp_path / "repaired.xml"
-    repaired.write_text(xml.xml)
     with closing(lab.host("alpha").connect()) as conn:
         conn.defineXML(xml.xml)
     waiting = running.client.submit({"vm": guest.name, "destination": "gamma"})
