@@ -102,6 +102,8 @@ class _Observer:
         self._last = JobStats(active=False, is_migration=False)
         self._settling_since: float | None = None
         self._downtime_set = False
+        self._ended = False
+        """The call has returned, and both hosts were looked at since."""
 
     def wait(self) -> bool:
         """Sleep for one period, or until the call returns; tells whether it has."""
@@ -110,7 +112,9 @@ class _Observer:
             self._run.stopping.wait(period)
             return False
         if self._call.returned.is_set():
-            self._run.stopping.wait(0.05)  # the call is over: only the hosts' last changes of state are awaited
+            if self._ended:
+                self._run.stopping.wait(0.05)  # only the hosts' last changes of state are awaited
+            self._ended = True
             return True
         return self._call.returned.wait(period if self._downtime_set else 0.05)
 
