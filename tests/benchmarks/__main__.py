@@ -18,6 +18,7 @@ from typing import Any
 import libvirt
 from rich.console import Console
 
+from tests.benchmarks.adoption import measure_adoption
 from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measure_flight, wait_filled
 from tests.benchmarks.pairs import Pair, measure_pairs
 from tests.benchmarks.report import Figure, figures_of, flight_figures, machine, print_table, write_json
@@ -54,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=int(os.environ.get("PAIRS", "30")), help="pairs over tcp")
     parser.add_argument("--ssh-pairs", type=int, help="pairs over ssh (default: a third of --pairs)")
     parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
+    parser.add_argument("--adoptions", type=int, default=5, help="workers killed in mid-transfer; 0: none")
     parser.add_argument(
         "--fill-mib", type=int, default=FILL_MIB, help="of the guest's 256 MiB, filled with random data"
     )
@@ -77,6 +79,8 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
         flight = _flight(lab, options.flight)
         raw["flight"] = asdict(flight)
         figures += flight_figures(flight)
+    if options.adoptions:
+        figures.append(_adoption(lab, options.adoptions))
     about = machine(lab.virt_type) | {"pairs": wanted, "fill_mib": options.fill_mib}
     print_table(figures, about)
     write_json(options.json, figures, about, raw)
@@ -92,6 +96,16 @@ def _pairs(lab: Lab, transport: str, count: int, fill_mib: int) -> list[Pair]:
             wait_filled(guest)
         rig = stack.enter_context(running_rig(lab, transport))
         return list(measure_pairs(rig, guest, count))
+
+
+def _adoption(lab: Lab, times: int) -> Figure:
+    console.print(f"{times} times kill -9 of the worker in mid-transfer")
+    with ExitStack() as stack:
+        guest = lab.guest("adopted", memory_mib=256, fill_mib=120)
+        stack.callback(guest.remove)
+        wait_filled(guest)
+        rig = stack.enter_context(running_rig(lab, "tcp", policies={"default": {"bandwidth_mib_s": BANDWIDTH_MIB_S}}))
+        return measure_adoption(rig, guest, times)
 
 
 def _flight(lab: Lab, count: int) -> Flight:
