@@ -77,7 +77,7 @@ class Host(Node):
     @property
     def unix_socket(self) -> Path:
         """Its libvirt socket, seen from outside the namespaces."""
-        return Path(f"/proc/{self.pid}/root/run/libvirt/libvirt-sock")
+        return Path("/proc", str(self.pid), "root", "run/libvirt/libvirt-sock")
 
     def connect(self) -> libvirt.virConnect:
         """A connection over the unix socket; needs no network."""

@@ -11,6 +11,7 @@ from celery import Celery
 
 from config.celery import celery_url
 from tests.queue.harness import RedisServer, Worker, wait_for
+from tests.queue.workbench import Bench
 
 
 class Facts:
@@ -61,3 +62,9 @@ def facts() -> Iterator[Facts]:
         context = Facts(server)
         yield context
         context.client.close()
+
+
+@pytest.fixture
+def bench(redis_server: RedisServer) -> Bench:
+    """The workflow with messages delivered by hand."""
+    return Bench(redis_server.url)
