@@ -34,7 +34,7 @@ Check = Callable[[RunRecord, Guest], None]
 
 @pytest.fixture(scope="module")
 def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with stack(lab, tmp_path_factory.mktemp("crashes"), policies={"slow": {"bandwidth_mib_s": 8}}) as made:
+    with stack(lab, tmp_path_factory.mktemp("crashes"), policies={"slow": {"bandwidth_mib_s": 16}}) as made:
         made.start(steps=0)
         yield made
 
