@@ -21,7 +21,7 @@ def contract_lab() -> Iterator[Lab]:
     """A lab of two hosts, with the test's thread in its hub."""
     name = os.environ.get(EXISTING_LAB)
     try:
-        lab = Lab.up(name or "contract", ("alpha", "beta"))
+        lab = Lab.up(name or f"c{os.getpid()}", ("alpha", "beta"))
     except LabUnavailable as error:
         pytest.skip(str(error))
     lab.enter()
