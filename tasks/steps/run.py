@@ -17,6 +17,10 @@ from tasks.steps.lease import Lease
 from tasks.steps.verdict import CancelRequested, Detached
 
 
+DOUBTFUL = frozenset({Outcome.BOTH_RUNNING, Outcome.NOWHERE, Outcome.UNCLEAR})
+"""Outcomes that two looks at different moments can feign."""
+
+
 class Store(Protocol):
     """What a step may do to its record."""
 
@@ -97,9 +101,16 @@ class StepRun:
         )
 
     def outcome(self) -> Outcome:
-        """Where the VM is, read from both hosts now."""
+        """Where the VM is, read from both hosts now.
+
+        The hosts are read one after the other. When the VM switches over in between, the two looks belong to different
+        moments, so that what would alarm a person is believed only when a second look says so as well.
+        """
         source, destination = self.look()
-        return decide_outcome(self.method, source, destination, self.record.id)
+        first = decide_outcome(self.method, source, destination, self.record.id)
+        if first not in DOUBTFUL:
+            return first
+        return decide_outcome(self.method, *self.look(), self.record.id)
 
     # -- the record -------------------------------------------------------------------------------------------------
 
