@@ -16,7 +16,6 @@ from tasks.planning.outcome import Outcome, decide_outcome
 from tasks.steps.lease import Lease
 from tasks.steps.verdict import CancelRequested, Detached
 
-
 DOUBTFUL = frozenset({Outcome.BOTH_RUNNING, Outcome.NOWHERE, Outcome.UNCLEAR})
 """Outcomes that two looks at different moments can feign."""
 
