@@ -315,15 +315,16 @@ def _guard(record: RunRecord, guard: Guard) -> dict[str, object]:
 
 
 def _control(record: RunRecord) -> dict[str, object]:
-    """What ``commit`` may set; fence, deadlines and cancel_requested have operations of their own."""
-    step = record.step.value if record.step else ""
-    return {
+    """What ``commit`` may set; fence and deadlines have operations of their own, and a request to cancel that came
+    in meanwhile is never taken back by an owner who has not heard of it."""
+    control: dict[str, object] = {
         "state": record.state.value,
         "attempt": record.attempt,
-        "step": step,
+        "step": record.step.value if record.step else "",
         "owner": record.owner,
         "send": record.send,
     }
+    return control | {"cancel_requested": 1} if record.cancel_requested else control
 
 
 def _body(record: RunRecord) -> str:

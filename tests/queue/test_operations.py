@@ -37,7 +37,8 @@ def test_cancel_while_queued_ends_at_once(bench: Bench, redis_server: RedisServe
     bench.submit("blocker")
     bench.submit("m", destination="gamma")
     assert bench.record().state is State.QUEUED
-    assert workflow.cancel(bench.runtime, "m").state is State.CANCELLED
+    ended = workflow.cancel(bench.runtime, "m")
+    assert (ended.state, ended.cancel_requested) == (State.CANCELLED, True)
 
 
 def test_cancel_after_the_switch_over_is_too_late(bench: Bench) -> None:

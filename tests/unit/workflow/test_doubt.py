@@ -10,7 +10,7 @@ from tasks.model.request import Method, MigrationRequest
 from tasks.model.run import RunRecord
 from tasks.planning.outcome import Outcome
 from tasks.steps.lease import Lease
-from tasks.steps.run import Limits, Policy, Store, StepRun
+from tasks.steps.run import Limits, Policy, StepRun, Store
 from tests.unit.workflow.test_outcome import OFF, RUN, view
 
 Look = tuple[DomainView | None, DomainView | None]
