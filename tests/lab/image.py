@@ -60,14 +60,23 @@ def _build(folder: Path) -> None:
 
 
 def _unpack_kernel(work: Path) -> Path:
-    depends = run("apt-cache", "depends", "linux-image-cloud-amd64")
-    names = [line.split()[-1] for line in depends.splitlines() if "Depends:" in line and "linux-image-" in line]
-    if not names:
-        raise LabError("apt knows no linux-image-cloud-amd64: run apt-get update")
-
-    subprocess.run(["apt-get", "download", names[0]], cwd=work, check=True, capture_output=True)
+    package = _kernel_package()
+    if package is None:
+        run("apt-get", "update", timeout_s=300)
+        package = _kernel_package()
+    if package is None:
+        raise LabError("apt knows no linux-image-cloud-amd64")
+    # apt-get download writes to its working directory
+    subprocess.run(["apt-get", "download", package], cwd=work, check=True, capture_output=True)
     run("dpkg-deb", "-x", str(next(work.glob("*.deb"))), str(work / "kernel"))
     return work / "kernel"
+
+
+def _kernel_package() -> str | None:
+    """The newest cloud kernel's package; None when apt's lists do not have it."""
+    depends = run("apt-cache", "depends", "linux-image-cloud-amd64", check=False)
+    names = [line.split()[-1] for line in depends.splitlines() if "Depends:" in line and "linux-image-" in line]
+    return names[0] if names else None
 
 
 def _make_initrd(work: Path, modules: Path, target: Path) -> None:
