@@ -39,6 +39,8 @@ class GuestOptions:
     """Memory filled with data that cannot be compressed away."""
     dirty_mib_s: int = 0
     write_kib_s: int = 0
+    write_stop: int = 0
+    """Blocks of 4 KiB to write; the guest then reads them again and again (see ``GuestWatch.check_disk``)."""
     tick_ms: int = 5
     poweroff_s: int = 0
     network: bool = True
@@ -146,7 +148,8 @@ def _cmdline(guest: Guest) -> str:
         f"vm.fill_mib={options.fill_mib}",
         f"vm.dirty_mib_s={options.dirty_mib_s}",
     ]
-    words += [f"vm.write_kib_s={options.write_kib_s}", f"vm.poweroff_s={options.poweroff_s}"]
+    words += [f"vm.write_kib_s={options.write_kib_s}", f"vm.write_stop={options.write_stop}"]
+    words += [f"vm.poweroff_s={options.poweroff_s}"]
     return " ".join(words + ([f"vm.ip={guest.address}"] if guest.address else []))
 
 

@@ -8,6 +8,9 @@
  *   vm.fill_mib=0       memory filled with incompressible data; it says `filled <mib>` when done
  *   vm.dirty_mib_s=0    memory pages changed each second, in MiB (of the filled ones, else of as many as a second's)
  *   vm.write_kib_s=0    blocks written to /dev/vda each second, in KiB; it says `wrote <sequence>` after each
+ *   vm.write_stop=0     stop writing after so many blocks, and read them again and again instead, as many each second as
+ *                       were written; it says `verified <pass> <blocks>` after each pass, and `corrupt …` for a block
+ *                       that does not hold what was written to it last
  *   vm.ip=              address of eth0, in a /16; a TCP server listens on port 7777
  *   vm.poweroff_s=0     switch off by itself, so many seconds after the kernel's start
  *
@@ -173,25 +176,58 @@ static void run_memory(int console, long fill_mib, long dirty_mib_s)
     }
 }
 
-/* A child that writes the disk round and round. */
+/* Says so when block `index` does not hold what was written to it last, `written` blocks having been written in all. */
+static void check_block(int fd, int console, uint64_t *block, uint64_t index, uint64_t blocks, uint64_t written)
+{
+    uint64_t expected = index + (written - 1 - index) / blocks * blocks;
+    memset(block, 0xff, BLOCK);
+    if (pread(fd, block, BLOCK, (off_t)(index * BLOCK)) != BLOCK) {
+        dprintf(console, "corrupt %lu cannot be read: %s\n", (unsigned long)index, strerror(errno));
+        return;
+    }
+    for (int i = 0; i < BLOCK / 8; i++) {
+        uint64_t wanted = i == 0 ? MAGIC : i == 1 ? index : expected;
+        if (block[i] == wanted) continue;
+        dprintf(console, "corrupt %lu word %d is %lx instead of %lx\n", (unsigned long)index, i,
+                (unsigned long)block[i], (unsigned long)wanted);
+        return;
+    }
+}
+
+static void verify_for_ever(int fd, int console, uint64_t *block, uint64_t blocks, uint64_t written, int64_t interval)
+{
+    uint64_t count = written < blocks ? written : blocks, pass = 0;
+    for (;; pass++) {
+        int64_t when = now_us();
+        for (uint64_t index = 0; index < count; index++) {
+            check_block(fd, console, block, index, blocks, written);
+            when += interval;
+            if (when > now_us() + 10000) sleep_until_us(when);
+        }
+        dprintf(console, "verified %lu %lu\n", (unsigned long)pass, (unsigned long)count);
+    }
+}
+
+/* A child that writes the disk round and round, or to the end that was asked for. */
 static void run_writer(int console, long kib_s)
 {
-    int fd = open("/dev/vda", O_RDWR | O_DIRECT | O_DSYNC | O_CLOEXEC);
-    uint64_t size = 0, sequence = 0, *block = aligned_alloc(BLOCK, BLOCK);
+    int fd = open("/dev/vda", O_RDWR | O_DIRECT | O_CLOEXEC | (option("vm.write_stop=", 0) ? 0 : O_DSYNC));
+    uint64_t size = 0, sequence = 0, *block = aligned_alloc(BLOCK, BLOCK), stop = (uint64_t)option("vm.write_stop=", 0);
     if (fd < 0 || ioctl(fd, BLKGETSIZE64, &size) || size < BLOCK) { printf("/dev/vda: %s\n", strerror(errno)); return; }
     uint64_t blocks = size / BLOCK;
     int64_t when = now_us(), interval = 4000000 / kib_s;
-    for (;; sequence++) {
+    for (; !stop || sequence < stop; sequence++) {
         for (int i = 2; i < BLOCK / 8; i++) block[i] = sequence;
         block[0] = MAGIC;
         block[1] = sequence % blocks;
         if (pwrite(fd, block, BLOCK, (off_t)(block[1] * BLOCK)) != BLOCK)
             dprintf(console, "write error %lu %s\n", (unsigned long)sequence, strerror(errno));
-        else
+        else if (!stop || sequence + 1 == stop)
             dprintf(console, "wrote %lu\n", (unsigned long)sequence);
         when += interval;
-        sleep_until_us(when);
+        if (when > now_us() + 10000) sleep_until_us(when);
     }
+    verify_for_ever(fd, console, block, blocks, sequence, interval);
 }
 
 static int clients[MAX_CLIENTS], client_count;
