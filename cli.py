@@ -155,12 +155,25 @@ def vms(
 Destination = Annotated[str, typer.Option("--to", metavar="HOST", help="Destination.")]
 Source = Annotated[str | None, typer.Option("--from", metavar="HOST", help="Source; found by looking when absent.")]
 MethodOption = Annotated[str, typer.Option(help="auto, live or offline.")]
-StorageOption = Annotated[str, typer.Option(help="auto or shared.")]
+StorageOption = Annotated[str, typer.Option(help="auto, shared or copy.")]
+PoolOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pool",
+        metavar="[DISK=]POOL",
+        help="Destination pool of a disk that is copied (vda=fast), or of all.",
+    ),
+]
 PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.")]
 
 
-def _values(vm: str, to: str, source: str | None, method: str, storage: str, policy: str) -> dict[str, Any]:
-    return {"vm": vm, "destination": to, "source": source, "method": method, "storage": storage, "policy": policy}
+def _values(
+    vm: str, to: str, source: str | None, method: str, storage: str, pool: list[str] | None, policy: str
+) -> dict[str, Any]:
+    from tasks.model.request import parse_pools
+
+    values = {"vm": vm, "destination": to, "source": source, "method": method, "storage": storage, "policy": policy}
+    return values | ({"pools": parse_pools(pool)} if pool else {})
 
 
 @app.command()
@@ -170,6 +183,7 @@ def plan(
     source: Source = None,
     method: MethodOption = "auto",
     storage: StorageOption = "auto",
+    pool: PoolOption = None,
     policy: PolicyOption = "default",
     as_json: JsonOption = False,
 ) -> None:
@@ -177,7 +191,7 @@ def plan(
     from tasks.rendering.plans import print_plan
 
     with _client() as client:
-        made = client.plan(_values(vm, to, source, method, storage, policy))
+        made = client.plan(_values(vm, to, source, method, storage, pool, policy))
     typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
     raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
 
@@ -238,6 +252,7 @@ def migrate(
     source: Source = None,
     method: MethodOption = "auto",
     storage: StorageOption = "auto",
+    pool: PoolOption = None,
     policy: PolicyOption = "default",
     run_id: Annotated[str | None, typer.Option("--id", help="Idempotency key; made up when absent.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, kept in the record.")] = None,
@@ -245,7 +260,7 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Enqueue a migration; with --wait the exit code tells how it ended."""
-    values = _values(vm, to, source, method, storage, policy) | {"labels": _labels(label or [])}
+    values = _values(vm, to, source, method, storage, pool, policy) | {"labels": _labels(label or [])}
     with _client() as client:
         record = client.submit(values, run_id=run_id)
         if wait:

@@ -16,7 +16,7 @@ from config import settings as settings_module
 from config.settings import HostSettings, PolicySettings, Settings
 from tasks.model import run as run_module
 from tasks.model.run import TERMINAL, TRANSITIONS, State
-from tasks.planning.method import CODES
+from tasks.planning import method, storage
 from tasks.planning.preflight import DESCRIPTIONS
 
 FOLDER = Path(__file__).parent
@@ -118,7 +118,10 @@ def _default(field: FieldInfo) -> str:
 
 def findings_page() -> str:
     """Every code that preflight may report."""
-    rows = [f"| `{code}` | {words} |" for code, words in sorted((DESCRIPTIONS | CODES | SURVEY_CODES).items())]
+    rows = [
+        f"| `{code}` | {words} |"
+        for code, words in sorted((DESCRIPTIONS | method.CODES | storage.CODES | SURVEY_CODES).items())
+    ]
     return "\n".join(
         [
             "# Findings of preflight",

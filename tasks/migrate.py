@@ -29,6 +29,7 @@ def _signature(
     policy: Any = "default",
     id: Any = None,  # noqa: A002 - the public contract names it
     labels: Any = None,
+    pools: Any = None,
 ) -> None:
     """The arguments of ``tasks.migrate``, in their order."""
 
@@ -39,8 +40,9 @@ def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any
     except TypeError as error:
         raise InvalidRequest("INVALID_REQUEST", f"tasks.migrate: {error}", "see the arguments in the README") from None
     run_id = values.pop("id", None)
-    if values.get("labels", ...) is None:
-        del values["labels"]
+    for name in ("labels", "pools"):
+        if values.get(name, ...) is None:
+            del values[name]
     return values, run_id
 
 

@@ -8,16 +8,17 @@ from typing import TypeVar
 
 import libvirt
 
-from tasks.hypervisor import guest, job
+from tasks.hypervisor import guest, job, volumes
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
 from tasks.hypervisor.errors import translate, translate_transfer
 from tasks.hypervisor.facts import StaticFacts, read_facts
 from tasks.hypervisor.storage import file_exists
 from tasks.hypervisor.transfer import migrate
+from tasks.model.disks import DiskSize, Volume, VolumeOrder
 from tasks.model.domain import NO_JOB, DomainView, JobStats, Mark
 from tasks.model.errors import HostUnreachable, OperatorMustFix
-from tasks.model.host import HostFacts
+from tasks.model.host import HostFacts, Pool
 from tasks.model.ports import TransferOrder
 
 T = TypeVar("T")
@@ -67,6 +68,26 @@ class LibvirtHypervisor:
     def file_exists(self, host: str, path: str) -> bool | None:
         """See the port."""
         return self._read(host, lambda connection: file_exists(connection, host, path))
+
+    def fetch_disk_sizes(self, host: str, uuid: str, targets: Sequence[str]) -> Mapping[str, DiskSize]:
+        """See the port."""
+        return self._read(host, lambda connection: volumes.read_sizes(connection, uuid, targets))
+
+    def refresh_pool(self, host: str, pool: str) -> Pool:
+        """See the port."""
+        return self._read(host, lambda connection: volumes.refresh(connection, host, pool))
+
+    def find_volume(self, host: str, pool: str, name: str) -> Volume | None:
+        """See the port."""
+        return self._read(host, lambda connection: volumes.find(connection, host, pool, name))
+
+    def create_volume(self, host: str, order: VolumeOrder) -> Volume:
+        """See the port."""
+        return self._change(host, lambda connection: volumes.create(connection, host, order))
+
+    def delete_volume(self, host: str, pool: str, name: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: volumes.delete(connection, host, pool, name))
 
     def fetch_job(self, host: str, uuid: str) -> JobStats:
         """See the port."""

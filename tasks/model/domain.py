@@ -110,6 +110,8 @@ class Disk:
     shareable: bool = False
     transient: bool = False
     startup_policy: str | None = None
+    uncopyable: str | None = None
+    """Something of its source that a plain copy would not carry along: encryption, slices, a data file."""
     backing: tuple[str, ...] = ()
     """Paths of the backing chain named in the XML, top first."""
 

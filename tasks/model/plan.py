@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tasks.model.disks import DiskCopy
 from tasks.model.finding import Finding, Severity
+from tasks.model.frozen import Frozen
 from tasks.model.request import Method, Storage
-from tasks.model.run import Frozen
 
 
 class Plan(Frozen):
@@ -23,6 +24,8 @@ class Plan(Frozen):
     findings: tuple[Finding, ...] = ()
     steps: tuple[str, ...] = ()
     """Names of the Celery tasks, in order."""
+    copies: tuple[DiskCopy, ...] = ()
+    """Disks that would be copied; the others stay where they are."""
     creates: tuple[str, ...] = ()
     """What would be made on the hosts, in words for people."""
 

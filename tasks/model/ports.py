@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tasks.model.disks import DiskSize, Volume, VolumeOrder
 from tasks.model.domain import DomainView, JobStats, Mark
-from tasks.model.host import HostFacts
+from tasks.model.host import HostFacts, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class TransferOrder:
     max_downtime_ms: int = 0
     """0: QEMU's default."""
     auto_converge: bool = False
+    disks: tuple[str, ...] = ()
+    """Guest-side names of the disks that are copied into volumes that exist on the destination; exactly these."""
     paused: bool = False
     """Keep the guest paused on the destination."""
 
@@ -52,6 +55,22 @@ class Hypervisor(Protocol):
 
     def file_exists(self, host: str, path: str) -> bool | None:
         """Whether libvirt shows the file as a volume of an active pool; None when no pool covers its directory."""
+
+    def fetch_disk_sizes(self, host: str, uuid: str, targets: Sequence[str]) -> Mapping[str, DiskSize]:
+        """Sizes of disks by their guest-side names; a disk that the hypervisor cannot measure is left out."""
+
+    def refresh_pool(self, host: str, pool: str) -> Pool:
+        """Read a pool's directory and free space anew. Raises ``OperatorMustFix``: ``NO_STORAGE_POOL``,
+        ``POOL_INACTIVE``."""
+
+    def find_volume(self, host: str, pool: str, name: str) -> Volume | None:
+        """Look a volume up by name, in an active pool; None when the pool does not have it now."""
+
+    def create_volume(self, host: str, order: VolumeOrder) -> Volume:
+        """Make a sparse, empty volume. Never uses an existing one: raises ``OperatorMustFix`` (``VOLUME_EXISTS``)."""
+
+    def delete_volume(self, host: str, pool: str, name: str) -> None:
+        """Delete a volume; no error when there is none."""
 
     def fetch_job(self, host: str, uuid: str) -> JobStats:
         """Statistics of the running job, ``NO_JOB`` when there is none or no such domain."""

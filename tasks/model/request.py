@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -32,6 +34,8 @@ class Storage(StrEnum):
 
 
 AUTO = "auto"
+EVERY_DISK = "*"
+"""Stands for all disks that are not named."""
 
 # libvirt forbids '/' in names; leading '-' and control characters would only ever be a mistake or an attack.
 VmName = Annotated[
@@ -39,6 +43,8 @@ VmName = Annotated[
 ]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 PolicyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+DiskName = Annotated[str, StringConstraints(pattern=r"^(\*|[A-Za-z0-9_]{1,32})$")]
+PoolName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/]+$")]
 Label = Annotated[str, StringConstraints(max_length=255)]
 
 
@@ -55,14 +61,21 @@ class MigrationRequest(BaseModel):
     """Inventory name of the host it runs on now; found by looking when absent."""
     method: Annotated[str, StringConstraints(pattern="^(auto|live|suspend|saved|offline)$")] = AUTO
     storage: Annotated[str, StringConstraints(pattern="^(auto|shared|copy|incremental)$")] = AUTO
+    pools: dict[DiskName, PoolName] = Field(default_factory=dict, max_length=64)
+    """Storage pool of the destination for each disk that is copied, by its guest-side name (``vda``); ``*`` stands for
+    all that are not named. A disk that is named is copied even when it is on shared storage. Absent: the pool of the
+    same name as on the source, else one with the same directory."""
     policy: PolicyName = "default"
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
     """Free text for the caller's own use, returned in the record."""
 
     def fingerprint(self) -> str:
-        """SHA-256 over the normalised request: the same for the same request, whatever the order of its keys."""
-        ordered = self.model_copy(update={"labels": dict(sorted(self.labels.items()))})
-        return hashlib.sha256(ordered.model_dump_json(round_trip=True).encode()).hexdigest()
+        """SHA-256 over the normalised request: the same for the same request, whatever the order of its keys.
+
+        Left out is the same as the default, so that an option that a newer version knows changes no older request.
+        """
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def parse_request(values: dict[str, Any]) -> MigrationRequest:
@@ -78,6 +91,23 @@ def parse_request(values: dict[str, Any]) -> MigrationRequest:
             f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors(include_url=False)
         )
         raise InvalidRequest("INVALID_REQUEST", problems, "see the arguments of tasks.migrate in the README") from None
+
+
+def parse_pools(words: Sequence[str]) -> dict[str, str]:
+    """Pools as people type them: ``vda=fast`` for one disk, ``fast`` for all others.
+
+    Raises:
+        InvalidRequest: code ``INVALID_REQUEST``: a disk was named twice.
+    """
+    pools: dict[str, str] = {}
+    for word in words:
+        disk, equals, pool = word.partition("=")
+        disk, pool = (disk, pool) if equals else (EVERY_DISK, word)
+        if disk in pools:
+            which = "all disks" if disk == EVERY_DISK else disk
+            raise InvalidRequest("INVALID_REQUEST", f"two pools are named for {which}", "name each disk once")
+        pools[disk] = pool
+    return pools
 
 
 def parse_id(value: object) -> str:

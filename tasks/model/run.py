@@ -7,11 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.model.disks import DiskCopy
 from tasks.model.errors import VmferryError
 from tasks.model.finding import Finding
+from tasks.model.frozen import Frozen
 from tasks.model.request import Method, MigrationRequest, Storage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the record's layout; a worker leaves a record of a newer version alone."""
 
 
@@ -88,12 +90,6 @@ class StepName(StrEnum):
     ROLLBACK = "rollback"
 
 
-class Frozen(BaseModel):
-    """Base of everything stored inside a record."""
-
-    model_config = ConfigDict(frozen=True)
-
-
 class ErrorInfo(Frozen):
     """Why a migration did not succeed."""
 
@@ -124,7 +120,13 @@ class Progress(Frozen):
 
 
 JournalKind = Literal[
-    "source_mark", "source_autostart", "destination_definition", "transfer", "source_undefine", "destination_autostart"
+    "source_mark",
+    "source_autostart",
+    "destination_volume",
+    "destination_definition",
+    "transfer",
+    "source_undefine",
+    "destination_autostart",
 ]
 
 
@@ -133,6 +135,8 @@ class JournalEntry(Frozen):
 
     kind: JournalKind
     host: str
+    name: str = ""
+    """Which one, where an effect of this kind may be had several times on one host, for example ``pool/volume``."""
     value: str = ""
     """What is needed to undo it, for example the autostart flag as it was (``"1"``)."""
     at: float
@@ -197,6 +201,10 @@ class RunRecord(Control):
     journal: tuple[JournalEntry, ...] = ()
     created: tuple[str, ...] = ()
     """What was made on a host, in words for people (the journal is what rollback reads)."""
+    copies: tuple[DiskCopy, ...] = ()
+    """Disks that are copied; the others stay where they are."""
+    kept: tuple[str, ...] = ()
+    """What is left on the source on purpose after a success, in words for people."""
     timings: tuple[StepTiming, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
     tries: int = 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tasks.model.disks import DiskCopy
 from tasks.model.domain import Mark
 from tasks.model.host import HostFacts
 from tasks.planning.definition_diff import same_definition
+from tasks.planning.domain_xml import source_of
 from tasks.planning.mark_xml import drop_mark, put_mark
 from tasks.planning.xml_tree import Element, parse_domain_tree, to_text
 
@@ -22,6 +24,8 @@ class Crossing:
     """None: the definition bears no mark of ours."""
     source: HostFacts
     destination: HostFacts
+    copies: tuple[DiskCopy, ...] = ()
+    """Disks that are somewhere else on the destination."""
 
 
 def set_mark(root: Element, crossing: Crossing) -> None:
@@ -46,20 +50,39 @@ def move_graphics_listen(root: Element, crossing: Crossing) -> None:
                 element.set(name, new)
 
 
+def place_copied_disks(root: Element, crossing: Crossing) -> None:
+    """A disk that is copied is its new volume, which has no backing files."""
+    copies = {(copy.target, copy.source): copy for copy in crossing.copies}
+    for disk in root.findall("devices/disk"):
+        target, source = disk.find("target"), disk.find("source")
+        copy = copies.get((target.get("dev", "") if target is not None else "", source_of(disk) or ""))
+        if copy is None or source is None:
+            continue
+        if disk.get("type") == "volume":
+            source.set("pool", copy.pool)
+            source.set("volume", copy.volume)
+        else:
+            source.set("file", copy.path)
+        for chain in disk.findall("backingStore"):
+            disk.remove(chain)
+
+
 Change = Callable[[Element, Crossing], None]
 
-CHANGES: tuple[Change, ...] = (set_mark, move_graphics_listen)
+CHANGES: tuple[Change, ...] = (set_mark, move_graphics_listen, place_copied_disks)
 """Everything that differs on the destination, in the order in which it is applied."""
 
 
-def build_destination_xml(xml: str, *, mark: Mark | None, source: HostFacts, destination: HostFacts) -> str:
+def build_destination_xml(
+    xml: str, *, mark: Mark | None, source: HostFacts, destination: HostFacts, copies: tuple[DiskCopy, ...] = ()
+) -> str:
     """The source's definition with every change made; the rest keeps its meaning.
 
     Raises:
         InvalidRequest: code ``XML_INVALID``.
     """
     root = parse_domain_tree(xml)
-    crossing = Crossing(mark, source, destination)
+    crossing = Crossing(mark, source, destination, copies)
     for change in CHANGES:
         change(root, crossing)
     return to_text(root)

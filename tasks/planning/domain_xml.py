@@ -33,6 +33,9 @@ _UNITS = {
 }
 """libvirt's units of memory, in bytes; it compares them without regard to case, and KiB is meant when none is given."""
 
+UNCOPYABLE = ("encryption", "source/encryption", "source/slices", "source/dataStore")
+"""Parts of a disk that a copy of what the guest reads would lose."""
+
 FILE_CHARDEVS = ("file", "pipe")
 """Types of character devices that write to a path of the host."""
 
@@ -113,6 +116,7 @@ def _disk(disk: Element) -> Disk:
         shareable=disk.find("shareable") is not None,
         transient=disk.find("transient") is not None,
         startup_policy=attribute_of(disk, "source", "startupPolicy"),
+        uncopyable=next((tag for tag in UNCOPYABLE if disk.find(tag) is not None), "").rpartition("/")[2] or None,
         backing=_backing(disk),
     )
 

@@ -1,4 +1,4 @@
-"""Which method and which storage: what the caller asked for, when the VM's state allows it."""
+"""Which method: what the caller asked for, when the VM's state allows it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from tasks.model.domain import DomainState, DomainView
 from tasks.model.finding import Finding, Severity
-from tasks.model.request import AUTO, Method, MigrationRequest, Storage
+from tasks.model.request import AUTO, Method, MigrationRequest
 
 CODES = {
     "METHOD_NOT_SUPPORTED": "The method asked for is not implemented.",
-    "STORAGE_NOT_SUPPORTED": "The storage asked for is not implemented.",
     "STATE_NOT_MOVABLE": "The VM is in a state in which it cannot be moved (crashed, suspended by itself, stopping).",
     "METHOD_NEEDS_RUNNING_VM": "Live was asked for and the VM is shut off.",
     "METHOD_NEEDS_SHUT_OFF_VM": "Offline was asked for and the VM runs.",
@@ -18,7 +17,6 @@ CODES = {
 """What each blocker of this module means."""
 
 SUPPORTED_METHODS = (Method.LIVE, Method.OFFLINE)
-SUPPORTED_STORAGE = (Storage.SHARED,)
 LIVE_STATES = frozenset({DomainState.RUNNING, DomainState.BLOCKED, DomainState.PAUSED})
 
 MOVABLE_PAUSES = frozenset({0, 1, 6, 7})
@@ -28,17 +26,16 @@ error, crash): such a VM is refused by libvirt, or would take the damage along."
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class MethodChoice:
     """How the VM goes."""
 
     method: Method
-    storage: Storage
     reason: str
     """Why, for people."""
 
 
-def choose_method(request: MigrationRequest, view: DomainView) -> Choice | Finding:
-    """Decide method and storage, or say with a blocker why there is none. Never weaker than what was asked for."""
+def choose_method(request: MigrationRequest, view: DomainView) -> MethodChoice | Finding:
+    """Decide the method, or say with a blocker why there is none. Never weaker than what was asked for."""
     if refusal := _check_supported(request):
         return refusal
     fitting = _fitting(view)
@@ -50,7 +47,7 @@ def choose_method(request: MigrationRequest, view: DomainView) -> Choice | Findi
         )
     if request.method not in (AUTO, fitting.value):
         return _wrong_state(Method(request.method), view)
-    return Choice(fitting, Storage.SHARED, _reason(request, view))
+    return MethodChoice(fitting, _reason(request, view))
 
 
 def _check_supported(request: MigrationRequest) -> Finding | None:
@@ -59,12 +56,6 @@ def _check_supported(request: MigrationRequest) -> Finding | None:
             "METHOD_NOT_SUPPORTED",
             f"the method {request.method} is not supported",
             f"use one of: auto, {', '.join(SUPPORTED_METHODS)}",
-        )
-    if request.storage != AUTO and Storage(request.storage) not in SUPPORTED_STORAGE:
-        return _blocker(
-            "STORAGE_NOT_SUPPORTED",
-            f"the storage {request.storage} is not supported",
-            f"use one of: auto, {', '.join(SUPPORTED_STORAGE)}",
         )
     return None
 
@@ -90,7 +81,7 @@ def _wrong_state(asked: Method, view: DomainView) -> Finding:
 
 def _reason(request: MigrationRequest, view: DomainView) -> str:
     how = "chosen because the VM is" if request.method == AUTO else "as asked for; the VM is"
-    return f"{how} {view.state.value}; disks stay where they are"
+    return f"{how} {view.state.value}"
 
 
 def _blocker(code: str, message: str, hint: str) -> Finding:

@@ -28,6 +28,8 @@ def run(run: StepRun) -> Verdict:
             "0",
             lambda: run.hypervisor.set_autostart(run.destination, run.uuid, enabled=True),
         )
+    if run.record.copies:
+        run.save(kept=tuple(f"{copy.source} ({copy.target}) on {run.source}" for copy in run.record.copies))
     run.lease.check()
     run.hypervisor.remove_mark(run.destination, run.uuid)
     return Settle(State.SUCCEEDED)

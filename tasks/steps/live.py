@@ -80,15 +80,17 @@ def _order(run: StepRun) -> TransferOrder:
     persistent = view is None or view.persistent
     inactive = hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True) if persistent else live
     facts = {"source": hypervisor.fetch_facts(run.source), "destination": hypervisor.fetch_facts(run.destination)}
+    copies = run.record.copies
     return TransferOrder(
         uuid=run.uuid,
         source=run.source,
         destination=run.destination,
-        destination_xml=build_destination_xml(live, mark=mark, **facts),
-        persistent_xml=build_destination_xml(inactive, mark=mark, **facts),
+        destination_xml=build_destination_xml(live, mark=mark, copies=copies, **facts),
+        persistent_xml=build_destination_xml(inactive, mark=mark, copies=copies, **facts),
         bandwidth_mib_s=run.policy.bandwidth_mib_s,
         max_downtime_ms=run.policy.max_downtime_ms,
         auto_converge=run.policy.auto_converge,
+        disks=tuple(copy.target for copy in copies),
     )
 
 

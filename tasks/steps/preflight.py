@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.model.domain import Mark
 from tasks.model.errors import InvalidRequest
 from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan
@@ -15,7 +16,12 @@ def run(run: StepRun) -> Verdict:
     """Survey the hosts; refuse, queue again (the VM was moved by hand), or go on with what was decided."""
     run.interrupt_if_asked()
     try:
-        plan = survey(run.hypervisor, run.hosts, run.record.request, run_id=run.record.id)
+        plan = survey(
+            run.hypervisor,
+            run.hosts,
+            run.record.request,
+            mark=Mark(run.record.id, run.record.attempt, run.record.fence),
+        )
     except InvalidRequest as error:
         return Settle(State.REFUSED, ErrorInfo(code=error.code, message=error.message, hint=error.hint))
     run.interrupt_if_asked()
@@ -25,7 +31,7 @@ def run(run: StepRun) -> Verdict:
         return Requeue(plan.source, f"{plan.vm} was moved by hand to {plan.source}")
     if plan.uuid != run.record.uuid:
         return _refuse(run, plan, _replaced(plan))
-    run.save(vm=plan.vm, method=plan.method, storage=plan.storage, findings=plan.findings)
+    run.save(vm=plan.vm, method=plan.method, storage=plan.storage, findings=plan.findings, copies=plan.copies)
     return Next()
 
 

@@ -1,15 +1,17 @@
-"""Mark the source, and see to it that a VM that moves away does not come back by itself."""
+"""Mark the source, see to it that a VM that moves away does not come back by itself, and make room for its disks."""
 
 from __future__ import annotations
 
+from tasks.model.disks import DiskCopy, VolumeOrder
 from tasks.model.domain import Mark
 from tasks.model.errors import OperatorMustFix
 from tasks.steps.run import StepRun
+from tasks.steps.survey import describe_copy
 from tasks.steps.verdict import Next, Verdict
 
 
 def run(run: StepRun) -> Verdict:
-    """Write the mark and clear autostart on the source, each journaled before it happens."""
+    """Mark the source, clear its autostart, make the volumes of copied disks: each journaled before it happens."""
     run.interrupt_if_asked()
     view = run.hypervisor.find_domain(run.source, run.uuid)
     if view is None:
@@ -27,4 +29,25 @@ def run(run: StepRun) -> Verdict:
             "1" if view.autostart else "0",
             lambda: run.hypervisor.set_autostart(run.source, run.uuid, enabled=False),
         )
+    for copy in run.record.copies:
+        run.interrupt_if_asked()
+        _make_volume(run, copy)
     return Next()
+
+
+def _make_volume(run: StepRun, copy: DiskCopy) -> None:
+    """A new, empty volume under a name that only this attempt can have."""
+    name = f"{copy.pool}/{copy.volume}"
+    begun = run.intent("destination_volume", run.destination, name) is not None
+
+    def make() -> None:
+        if begun:  # an owner that died may have made it, or half of it, and nothing has been written to it since
+            run.hypervisor.delete_volume(run.destination, copy.pool, copy.volume)
+        order = VolumeOrder(copy.pool, copy.volume, copy.format, copy.capacity_bytes)
+        made = run.hypervisor.create_volume(run.destination, order)
+        if (made.path, made.capacity_bytes) != (copy.path, copy.capacity_bytes):
+            message = f"the new volume is {made.path} with {made.capacity_bytes} bytes"
+            hint = f"expected {copy.path} with {copy.capacity_bytes}: was the pool changed meanwhile?"
+            raise OperatorMustFix("VOLUME_UNFIT", message, hint)
+
+    run.effect("destination_volume", run.destination, "", make, name=name, created=describe_copy(copy, run.destination))

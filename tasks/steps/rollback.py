@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable
 
 from tasks.model.domain import DomainView
-from tasks.model.errors import HypervisorError, RetryLater
+from tasks.model.errors import HypervisorError, OperatorMustFix, RetryLater
 from tasks.model.run import ErrorInfo, JournalEntry, State
 from tasks.planning.outcome import Outcome, describe, is_ours
+from tasks.planning.volume_name import parse_volume_mark
 from tasks.steps.live import SETTLING, watch
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Forward, Settle, Verdict
@@ -92,6 +93,19 @@ def _undo_definition(run: StepRun, entry: JournalEntry) -> None:
         run.hypervisor.undefine(entry.host, run.uuid)
 
 
+def _undo_volume(run: StepRun, entry: JournalEntry) -> None:
+    """Delete the volume that the journal names; its name says whose it is, and nothing else may ever bear it."""
+    pool, _, volume = entry.name.partition("/")
+    mark = parse_volume_mark(volume)
+    if mark is None or mark.id != run.record.id:
+        message = f"{entry.name} does not bear the mark of {run.record.id}"
+        raise OperatorMustFix("NOT_OURS", message, "this is a bug: report it")
+    view = run.hypervisor.find_domain(entry.host, run.uuid)
+    if view is not None and view.active:
+        raise OperatorMustFix("VOLUME_IN_USE", f"{run.record.vm} is active on {entry.host}", "look at both hosts")
+    run.hypervisor.delete_volume(entry.host, pool, volume)
+
+
 def _undo_autostart(run: StepRun, entry: JournalEntry) -> None:
     if entry.value == "1" and run.hypervisor.find_domain(entry.host, run.uuid) is not None:
         run.hypervisor.set_autostart(entry.host, run.uuid, enabled=True)
@@ -110,6 +124,7 @@ def _nothing(run: StepRun, entry: JournalEntry) -> None:
 UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "source_mark": _undo_mark,
     "source_autostart": _undo_autostart,
+    "destination_volume": _undo_volume,
     "destination_definition": _undo_definition,
     "transfer": _undo_definition,
     "source_undefine": _nothing,

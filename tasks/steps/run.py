@@ -132,28 +132,43 @@ class StepRun:
 
     # -- effects ------------------------------------------------------------------------------------------------------
 
-    def effect(self, kind: JournalKind, host: str, value: str, act: Callable[[], None], *, created: str = "") -> None:
+    def effect(
+        self,
+        kind: JournalKind,
+        host: str,
+        value: str,
+        act: Callable[[], None],
+        *,
+        name: str = "",
+        created: str = "",
+    ) -> None:
         """Do something to a host: journal it, check the lease, act, confirm.
 
         Skips what an earlier owner of this attempt has already confirmed.
         """
-        if any(e.kind == kind and e.host == host and e.done and not e.undone for e in self.record.journal):
+        earlier = self.intent(kind, host, name)
+        if earlier is not None and earlier.done:
             return
-        entry = JournalEntry(kind=kind, host=host, value=value, at=self.store.now())
-        kept = tuple(e for e in self.record.journal if e.undone or (e.kind, e.host) != (kind, host))
         # An intent written by an owner that died keeps its value: it was read before anything was changed.
-        earlier = self.intent(kind)
-        if earlier is not None and earlier.host == host:
-            entry = entry.model_copy(update={"value": earlier.value})
+        value = value if earlier is None else earlier.value
+        entry = JournalEntry(kind=kind, host=host, name=name, value=value, at=self.store.now())
+        kept = tuple(e for e in self.record.journal if e is not earlier)
         words = self.record.created + ((created,) if created and created not in self.record.created else ())
         self.save(journal=(*kept, entry), created=words)
         self.lease.check()
         act()
         self.save(journal=(*kept, entry.model_copy(update={"done": True})))
 
-    def intent(self, kind: JournalKind) -> JournalEntry | None:
-        """The latest journal entry of a kind that was not undone."""
-        return next((e for e in reversed(self.record.journal) if e.kind == kind and not e.undone), None)
+    def intent(self, kind: JournalKind, host: str | None = None, name: str = "") -> JournalEntry | None:
+        """The latest journal entry of a kind (on a host, with a name) that was not undone."""
+        return next(
+            (
+                e
+                for e in reversed(self.record.journal)
+                if e.kind == kind and e.name == name and not e.undone and host in (None, e.host)
+            ),
+            None,
+        )
 
     def mark_undone(self, entry: JournalEntry) -> None:
         """Note in the journal that an effect was undone."""

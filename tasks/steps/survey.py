@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from tasks.model.domain import Domain, DomainView
+from tasks.model.disks import DiskCopy
+from tasks.model.domain import Domain, DomainView, Mark
 from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan, is_allowed
 from tasks.model.ports import Hypervisor
-from tasks.model.request import Method, MigrationRequest
+from tasks.model.request import Method, MigrationRequest, Storage
 from tasks.model.run import StepName
+from tasks.planning.copies import copied_disks, copies_of
 from tasks.planning.domain_xml import parse_domain
-from tasks.planning.method import Choice, choose_method
+from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.preflight import Situation, run_rules
+from tasks.planning.storage import choose_storage
 from tasks.steps.locate import Sightings, choose_source, look_everywhere
 
 STEPS: tuple[StepName, ...] = (
@@ -24,10 +28,18 @@ STEPS: tuple[StepName, ...] = (
     StepName.FINISH,
 )
 """The chain of a migration, in order; rollback stands beside it."""
+STEP_TASKS = tuple(f"tasks.steps.{step}" for step in STEPS)
+"""Their names as Celery tasks."""
 
 
-def survey(hypervisor: Hypervisor, hosts: Sequence[str], request: MigrationRequest, *, run_id: str = "") -> Plan:
-    """Look at the hosts and decide; all findings are reported together.
+def survey(
+    hypervisor: Hypervisor,
+    hosts: Sequence[str],
+    request: MigrationRequest,
+    *,
+    mark: Mark | None = None,
+) -> Plan:
+    """Look at the hosts and decide; all findings are reported together. ``mark`` is None for a dry run.
 
     Raises:
         InvalidRequest: the VM cannot be found where the request says.
@@ -37,20 +49,28 @@ def survey(hypervisor: Hypervisor, hosts: Sequence[str], request: MigrationReque
     view = choose_source(sightings, request.vm, request.source)
     if view.host == request.destination:
         return _already_there(request, view)
-    choice = choose_method(request, view)
-    if isinstance(choice, Finding):
-        return _plan(request, view, None, (choice,))
-    return _plan(request, view, choice, run_rules(_situation(hypervisor, request, sightings, view, choice, run_id)))
+    how = choose_method(request, view)
+    if isinstance(how, Finding):
+        return _refused(request, view, how)
+    situation = _look(hypervisor, request, sightings, view, how, mark)
+    disks = choose_storage(request, how.method, situation.definitions, situation.source, situation.destination)
+    if isinstance(disks, Finding):
+        return _refused(request, view, disks, how)
+    situation = replace(situation, storage=disks.storage)
+    if disks.storage is Storage.COPY:
+        situation = _measure(hypervisor, situation)
+    return _plan(situation, f"{how.reason}; {disks.reason}")
 
 
-def _situation(
+def _look(
     hypervisor: Hypervisor,
     request: MigrationRequest,
     sightings: Sightings,
     view: DomainView,
-    choice: Choice,
-    run_id: str,
+    how: MethodChoice,
+    mark: Mark | None,
 ) -> Situation:
+    """The VM and both hosts; nothing is known about copies yet."""
     live = parse_domain(hypervisor.fetch_xml(view.host, view.uuid))
     inactive = parse_domain(hypervisor.fetch_xml(view.host, view.uuid, inactive=True)) if view.persistent else None
     kind = {"virt_type": live.virt_type, "arch": live.arch or "", "emulator": live.emulator or ""}
@@ -61,9 +81,10 @@ def _situation(
         media = _media(hypervisor, request.destination, live)
         return Situation(
             request=request,
-            run_id=run_id,
-            method=choice.method,
-            storage=choice.storage,
+            run_id=mark.id if mark else "",
+            mark=mark,
+            method=how.method,
+            storage=Storage.SHARED,
             domain=live,
             inactive=inactive,
             view=view,
@@ -73,6 +94,17 @@ def _situation(
             destination=destination.result(),
             media=media,
         )
+
+
+def _measure(hypervisor: Hypervisor, situation: Situation) -> Situation:
+    """Sizes of copied disks, and the free space that their pools have now: libvirt remembers old figures."""
+    targets = [disk.target for disk in copied_disks(situation)]
+    sizes = hypervisor.fetch_disk_sizes(situation.view.host, situation.view.uuid, targets)
+    situation = replace(situation, sizes=sizes)
+    used = {copy.pool for copy in copies_of(situation)}
+    there = situation.destination
+    pools = tuple(hypervisor.refresh_pool(there.name, p.name) if p.name in used else p for p in there.pools)
+    return replace(situation, destination=replace(there, pools=pools))
 
 
 def _on_destination(hypervisor: Hypervisor, destination: str, view: DomainView) -> tuple[DomainView, ...]:
@@ -96,30 +128,50 @@ def _already_there(request: MigrationRequest, view: DomainView) -> Plan:
         message=f"{view.name} is on {request.destination} already",
         hint="nothing to do",
     )
-    return _plan(request, view, None, (finding,))
+    return _refused(request, view, finding)
 
 
-def _plan(request: MigrationRequest, view: DomainView, choice: Choice | None, findings: tuple[Finding, ...]) -> Plan:
+def _refused(request: MigrationRequest, view: DomainView, why: Finding, how: MethodChoice | None = None) -> Plan:
+    """Refused before there is enough to run the rules on."""
     return Plan(
         vm=view.name,
         uuid=view.uuid,
         source=view.host,
         destination=request.destination,
-        allowed=is_allowed(findings),
-        method=choice.method if choice else None,
-        storage=choice.storage if choice else None,
-        reason=choice.reason if choice else "",
+        allowed=False,
+        method=how.method if how else None,
         policy=request.policy,
-        findings=findings,
-        steps=tuple(f"tasks.steps.{step}" for step in STEPS),
-        creates=_creates(view, request, choice),
+        findings=(why,),
+        steps=STEP_TASKS,
     )
 
 
-def _creates(view: DomainView, request: MigrationRequest, choice: Choice | None) -> tuple[str, ...]:
-    if choice is None:
-        return ()
-    made = [f"definition of {view.name} on {request.destination}"] if view.persistent else []
-    if choice.method is Method.LIVE:
-        made.append(f"running instance of {view.name} on {request.destination}")
+def _plan(s: Situation, reason: str) -> Plan:
+    findings, copies = run_rules(s), copies_of(s)
+    return Plan(
+        vm=s.view.name,
+        uuid=s.view.uuid,
+        source=s.view.host,
+        destination=s.request.destination,
+        allowed=is_allowed(findings),
+        method=s.method,
+        storage=s.storage,
+        reason=reason,
+        policy=s.request.policy,
+        findings=findings,
+        steps=STEP_TASKS,
+        copies=copies,
+        creates=(*(describe_copy(c, s.request.destination) for c in copies), *_creates(s)),
+    )
+
+
+def _creates(s: Situation) -> tuple[str, ...]:
+    made = [f"definition of {s.view.name} on {s.request.destination}"] if s.view.persistent else []
+    if s.method is Method.LIVE:
+        made.append(f"running instance of {s.view.name} on {s.request.destination}")
     return tuple(made)
+
+
+def describe_copy(copy: DiskCopy, destination: str) -> str:
+    """The new volume, for people."""
+    return f"volume {copy.volume} in pool {copy.pool} on {destination} ({copy.format}, {copy.capacity_bytes} bytes)"

@@ -6,6 +6,7 @@ from tasks.model.domain import DomainView
 from tasks.model.errors import OutcomeUnknown
 from tasks.model.request import Method
 from tasks.planning.destination_xml import build_destination_xml, same_definition
+from tasks.planning.domain_xml import parse_domain
 from tasks.planning.outcome import describe, is_ours
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
@@ -19,7 +20,11 @@ def run(run: StepRun) -> Verdict:
     """
     run.interrupt_if_asked(cancellable=run.method is Method.OFFLINE)
     source, destination = run.look()
-    problems = _problems(run, source, destination) or _definition_problems(run, source, destination)
+    problems = (
+        _problems(run, source, destination)
+        or _definition_problems(run, source, destination)
+        or _disk_problems(run, destination)
+    )
     if problems:
         seen = f"{describe(source, run.source)}; {describe(destination, run.destination)}"
         raise OutcomeUnknown("VERIFY_FAILED", f"{'; '.join(problems)} ({seen})", "look at both hosts")
@@ -48,6 +53,23 @@ def _definition_problems(run: StepRun, source: DomainView | None, destination: D
     hypervisor = run.hypervisor
     inactive = hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
     facts = {"source": hypervisor.fetch_facts(run.source), "destination": hypervisor.fetch_facts(run.destination)}
-    intended = build_destination_xml(inactive, mark=None, **facts)
+    intended = build_destination_xml(inactive, mark=None, copies=run.record.copies, **facts)
     actual = hypervisor.fetch_xml(run.destination, run.uuid, inactive=True, secure=True)
     return same_definition(intended, actual)
+
+
+def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
+    """Each copied disk is its new volume there, of the size that the guest saw before."""
+    copies = run.record.copies
+    if destination is None or not copies:
+        return []
+    now = {d.target: d.source for d in parse_domain(run.hypervisor.fetch_xml(run.destination, run.uuid)).disks}
+    sizes = run.hypervisor.fetch_disk_sizes(run.destination, run.uuid, [copy.target for copy in copies])
+    problems = []
+    for copy in copies:
+        if now.get(copy.target) not in (copy.path, f"{copy.pool}/{copy.volume}"):
+            problems.append(f"{copy.target} is {now.get(copy.target)} instead of {copy.path}")
+        elif (size := sizes.get(copy.target)) is None or size.capacity_bytes != copy.capacity_bytes:
+            seen = "of unknown size" if size is None else f"of {size.capacity_bytes} bytes"
+            problems.append(f"{copy.target} is {seen} instead of {copy.capacity_bytes}")
+    return problems

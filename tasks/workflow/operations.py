@@ -60,7 +60,15 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
     else:
         source = record.request.source
         changes |= {"state": State.QUEUED, "step": None, "journal": (), "created": (), "findings": (), "timings": ()}
-        changes |= {"source": source, "uuid": None, "method": None, "storage": None, "started_at": None}
+        changes |= {
+            "source": source,
+            "uuid": None,
+            "method": None,
+            "storage": None,
+            "started_at": None,
+            "copies": (),
+            "kept": (),
+        }
     wait = runtime.settings.hand_over_s if again else 0
     try:
         record = runtime.store.commit(

@@ -18,6 +18,16 @@ SHUTOFF_SHUTDOWN = 1
 SHUTOFF_MIGRATED = 4
 
 
+def disks_of(xml: str) -> dict[str, str]:
+    """Guest-side name -> file of each disk of a definition."""
+    found = {}
+    for disk in etree.fromstring(xml).findall("devices/disk"):
+        target, source = disk.find("target"), disk.find("source")
+        if target is not None and source is not None:
+            found[target.get("dev", "")] = source.get("file", "")
+    return found
+
+
 @dataclass
 class FakeDomain:
     """One domain on one fake host."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from tasks.model.disks import DiskSize, Volume, VolumeOrder
 from tasks.model.domain import NO_JOB, DomainState, DomainView, JobStats, Mark
 from tasks.model.errors import HostUnreachable, HypervisorError, OperatorMustFix, OutcomeUnknown
-from tasks.model.host import HostFacts
+from tasks.model.host import HostFacts, Pool
 from tasks.model.mark_xml import parse_mark
 from tasks.model.ports import TransferOrder
 from tests.fakes.domain import (
@@ -20,6 +21,7 @@ from tests.fakes.domain import (
     RUNNING_MIGRATED,
     SHUTOFF_MIGRATED,
     FakeDomain,
+    disks_of,
     identity,
 )
 
@@ -39,6 +41,8 @@ class FakeHost:
     domains: dict[str, FakeDomain] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
     """Paths that exist in the directories of its pools."""
+    volumes: dict[str, dict[str, Volume]] = field(default_factory=dict)
+    """Volumes by pool and name."""
     reachable: bool = True
 
 
@@ -143,6 +147,41 @@ class FakeHypervisor:
         with self._asked("file_exists", host) as there:
             targets = {pool.target for pool in there.facts.pools if pool.active}
             return path in there.files if str(PurePosixPath(path).parent) in targets else None
+
+    def fetch_disk_sizes(self, host: str, uuid: str, targets: Sequence[str]) -> Mapping[str, DiskSize]:
+        """See the port."""
+        with self._asked("fetch_disk_sizes", host) as there:
+            disks = disks_of(_demand(there, host, uuid).xml(inactive=False, secure=False))
+            volumes = {v.path: v for made in there.volumes.values() for v in made.values()}
+            found = {t: volumes[disks[t]] for t in targets if disks.get(t) in volumes}
+            return {t: DiskSize(v.capacity_bytes, v.allocation_bytes) for t, v in found.items()}
+
+    def refresh_pool(self, host: str, pool: str) -> Pool:
+        """See the port."""
+        with self._asked("refresh_pool", host) as there:
+            return _active_pool(there, host, pool)
+
+    def find_volume(self, host: str, pool: str, name: str) -> Volume | None:
+        """See the port."""
+        with self._asked("find_volume", host) as there:
+            _active_pool(there, host, pool)
+            return there.volumes.get(pool, {}).get(name)
+
+    def create_volume(self, host: str, order: VolumeOrder) -> Volume:
+        """See the port."""
+        with self._asked("create_volume", host, effect=True) as there:
+            target = _active_pool(there, host, order.pool).target
+            volumes = there.volumes.setdefault(order.pool, {})
+            if order.name in volumes:
+                raise OperatorMustFix("VOLUME_EXISTS", f"{host}: {order.pool} already has {order.name}", "")
+            volumes[order.name] = Volume(order.name, f"{target}/{order.name}", order.capacity_bytes, 0, order.format)
+            return volumes[order.name]
+
+    def delete_volume(self, host: str, pool: str, name: str) -> None:
+        """See the port."""
+        with self._asked("delete_volume", host, effect=True) as there:
+            _active_pool(there, host, pool)
+            there.volumes.get(pool, {}).pop(name, None)
 
     def fetch_job(self, host: str, uuid: str) -> JobStats:
         """See the port."""
@@ -267,6 +306,10 @@ class FakeHypervisor:
         if not there.reachable:
             message = f"{order.source} did not reach {order.destination}"
             raise OutcomeUnknown("PEER_UNREACHABLE", message, "")
+        paths = {v.path for made in there.volumes.values() for v in made.values()}
+        for target, path in disks_of(order.destination_xml).items():
+            if target in order.disks and path not in paths:
+                raise OperatorMustFix("LIBVIRT_ERROR", f"{order.destination}: Could not open '{path}'", "")
         for domain in there.domains.values():
             if domain.uuid == source.uuid and domain.active:
                 raise OperatorMustFix("OPERATION_INVALID", f"{order.destination}: already active", "")
@@ -337,6 +380,15 @@ def _demand(there: FakeHost, host: str, uuid: str) -> FakeDomain:
         return there.domains[uuid]
     except KeyError:
         raise OperatorMustFix("NO_DOMAIN", f"{host}: no domain {uuid}", "") from None
+
+
+def _active_pool(there: FakeHost, host: str, name: str) -> Pool:
+    pool = next((p for p in there.facts.pools if p.name == name), None)
+    if pool is None:
+        raise OperatorMustFix("NO_STORAGE_POOL", f"{host}: no pool {name}", "")
+    if not pool.active:
+        raise OperatorMustFix("POOL_INACTIVE", f"{host}: pool {name} is not active", "")
+    return pool
 
 
 def _check_transferable(source: FakeDomain, host: str) -> None:

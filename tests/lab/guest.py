@@ -107,6 +107,17 @@ class Guest:
         console = self.console(host or self.host)
         until(lambda: console.exists() and b"\ntick " in console.read_bytes(), timeout_s, f"{self.name} does not tick")
 
+    def wait_verified(self, passes: int, host: str | None = None, timeout_s: float = 90.0) -> None:
+        """Wait until it has read its whole disk so many times on a host, and found what it had written."""
+        console = self.console(host or self.host)
+
+        def verified() -> bool:
+            said = console.read_bytes() if console.exists() else b""
+            assert b"corrupt" not in said, said[said.index(b"corrupt") :][:300].decode()
+            return said.count(b"\nverified ") >= passes
+
+        until(verified, timeout_s, f"{self.name} does not verify its disk")
+
     def watch(self) -> GuestWatch:
         """Observe its heartbeat on all hosts, as a context manager."""
         return GuestWatch({name: self.console(name) for name in self.lab.spec.hosts})

@@ -75,7 +75,7 @@ _effect = StepRun.effect
 
 
 def _held_effect(
-    self: StepRun, kind: Any, host: str, value: str, act: Callable[[], None], *, created: str = ""
+    self: StepRun, kind: Any, host: str, value: str, act: Callable[[], None], *, name: str = "", created: str = ""
 ) -> None:
     step = self.record.step or ""
 
@@ -84,7 +84,7 @@ def _held_effect(
         act()
         _hold(step, "effected")
 
-    _effect(self, kind, host, value, held_act, created=created)
+    _effect(self, kind, host, value, held_act, name=name, created=created)
 
 
 StepRun.effect = _held_effect  # type: ignore[method-assign]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tasks.model.finding import Finding, Severity
-from tasks.planning.preflight import capacity, devices, disks, firmware, identity, network
+from tasks.planning.preflight import capacity, copying, devices, disks, firmware, identity, network
 from tasks.planning.preflight.registry import Rule
-from tasks.planning.preflight.situation import Situation
+from tasks.planning.situation import Situation
 
 __all__ = ["DESCRIPTIONS", "RULES", "Rule", "Situation", "run_rules"]
 
@@ -26,6 +26,10 @@ RULES: tuple[Rule, ...] = (
     disks.check_media,
     disks.check_network_disks,
     disks.check_disk_options,
+    copying.check_copies,
+    copying.check_named_disks,
+    copying.check_space,
+    copying.check_flattening,
     firmware.check_nvram,
     firmware.check_tpm,
     firmware.check_managed_save,

@@ -6,7 +6,7 @@ import re
 
 from tasks.model.finding import Finding
 from tasks.planning.preflight.registry import blocker, blocker_if, info, rule, warning
-from tasks.planning.preflight.situation import Situation
+from tasks.planning.situation import Situation
 
 SAME_FAMILY = (frozenset({"x86_64", "i686"}),)
 """Architectures of which hardware of the first runs guests of the others as well."""

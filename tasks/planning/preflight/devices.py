@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tasks.model.finding import Finding
 from tasks.planning.preflight.registry import blocker, blocker_if, info, rule, warning
-from tasks.planning.preflight.sharing import find_sharing
-from tasks.planning.preflight.situation import Situation
+from tasks.planning.sharing import find_sharing
+from tasks.planning.situation import Situation
 
 QEMU_NAMESPACE_KINDS = frozenset({"commandline", "arg", "env", "override"})
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from tasks.model.domain import Disk
 from tasks.model.finding import Finding
+from tasks.planning.copies import copied_disks
 from tasks.planning.preflight.registry import blocker, blocker_if, info, rule, warning
-from tasks.planning.preflight.sharing import compare_pools, find_sharing
-from tasks.planning.preflight.situation import Situation
+from tasks.planning.sharing import find_sharing
+from tasks.planning.situation import Situation
+from tasks.planning.storage import MEDIUM_DEVICES, sharing_of
 
-MEDIUM_DEVICES = frozenset({"cdrom", "floppy"})
-NETWORK_POOLS = frozenset({"rbd", "gluster", "iscsi-direct", "sheepdog"})
-"""Pools whose volumes QEMU reaches over the network itself."""
 CHAINED_FORMATS = frozenset({"qcow2", "qed", "vmdk"})
 OPTIONAL_POLICIES = frozenset({"optional", "requisite"})
-SHARE_HINT = "put it on a netfs pool that both hosts have active with the same source and target, or copy it by hand"
+SHARE_HINT = (
+    "put it on a netfs pool that both hosts have active with the same source and target; a running VM's disk can be "
+    "copied: --storage copy"
+)
 
 
 @rule(
@@ -22,7 +24,7 @@ SHARE_HINT = "put it on a netfs pool that both hosts have active with the same s
 )
 def check_file_disks(s: Situation) -> list[Finding]:
     """libvirt refuses this live (81, MIGRATE_UNSAFE) and says nothing when the VM is shut off."""
-    return [_file_disk(s, d, d.source) for d in _storage(s) if d.type in ("file", "dir") and d.source]
+    return [_file_disk(s, d, d.source) for d in _staying(s) if d.type in ("file", "dir") and d.source]
 
 
 def _file_disk(s: Situation, disk: Disk, path: str) -> Finding:
@@ -38,8 +40,8 @@ def _file_disk(s: Situation, disk: Disk, path: str) -> Finding:
 )
 def check_backing_chains(s: Situation) -> list[Finding]:
     """An overlay without its base is nothing."""
-    findings = [f for disk in _storage(s) for path in disk.backing for f in _backing_file(s, disk, path)]
-    chained = [d.target for d in _storage(s) if d.driver_format in CHAINED_FORMATS and not d.backing]
+    findings = [f for disk in _staying(s) for path in disk.backing for f in _backing_file(s, disk, path)]
+    chained = [d.target for d in _staying(s) if d.driver_format in CHAINED_FORMATS and not d.backing]
     if chained and not s.view.active:
         findings.append(
             info(
@@ -72,7 +74,7 @@ def check_disks_present(s: Situation) -> list[Finding]:
             f"{d.target}: the pool of {s.destination.name} that should hold {d.source} does not show it",
             f"virsh pool-refresh POOL on {s.destination.name}; compare what both hosts have mounted",
         )
-        for d in _storage(s)
+        for d in _staying(s)
         if d.source and s.media.get(d.source) is False and find_sharing(d.source, s.source, s.destination).proven
     ]
 
@@ -115,26 +117,20 @@ def check_network_disks(s: Situation) -> list[Finding]:
 )
 def check_volume_disks(s: Situation) -> list[Finding]:
     """libvirt looks the pool up by name on each host, and takes what it finds there."""
-    return [_volume_disk(s, d, d.source) for d in s.disks if d.type == "volume" and d.source]
+    return [_volume_disk(s, d, d.source) for d in _staying(s, media=True) if d.type == "volume" and d.source]
 
 
 def _volume_disk(s: Situation, disk: Disk, source: str) -> Finding:
     name = source.split("/", 1)[0]
-    here = next((p for p in s.source.pools if p.name == name and p.active), None)
-    there = next((p for p in s.destination.pools if p.name == name and p.active), None)
-    if there is None:
+    if not any(p.name == name and p.active for p in s.destination.pools):
         message = f"{disk.target}: {s.destination.name} has no active pool {name}"
         return blocker("POOL_MISSING", message, f"virsh pool-start {name} there, or virsh pool-define FILE first")
-    if here is None:
-        message = f"{disk.target}: pool {name} is not active on {s.source.name}: it cannot be compared"
-        return blocker("VOLUME_NOT_SHARED", message, f"virsh pool-start {name} on {s.source.name}")
-    if here.type in NETWORK_POOLS and (here.type, here.source) == (there.type, there.source) and here.source:
-        return info("VOLUME_SHARED", f"{disk.target}: pool {name} is {here.type} {here.source} on both hosts")
-    sharing = compare_pools(here, there, s.source, s.destination)
-    if here.type == "netfs" and sharing.proven:
+    sharing = sharing_of(disk, s.source, s.destination)
+    if sharing.proven:
         return info("VOLUME_SHARED", f"{disk.target}: {source} stays where it is: {sharing.reason}")
-    reason = f"pool {name} has the type {here.type}, which is local to a host" if sharing.proven else sharing.reason
-    return blocker("VOLUME_NOT_SHARED", f"{disk.target}: {source} is not proven to be shared: {reason}", SHARE_HINT)
+    return blocker(
+        "VOLUME_NOT_SHARED", f"{disk.target}: {source} is not proven to be shared: {sharing.reason}", SHARE_HINT
+    )
 
 
 @rule(
@@ -208,3 +204,9 @@ def check_disk_options(s: Situation) -> list[Finding]:
 def _storage(s: Situation) -> list[Disk]:
     """What holds the VM's data, in contrast to media."""
     return [d for d in s.disks if d.device not in MEDIUM_DEVICES]
+
+
+def _staying(s: Situation, *, media: bool = False) -> list[Disk]:
+    """The same without the disks that are copied; with media when asked."""
+    copied = copied_disks(s)
+    return [d for d in (s.disks if media else _storage(s)) if d not in copied]

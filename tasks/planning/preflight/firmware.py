@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tasks.model.finding import Finding
 from tasks.planning.preflight.registry import blocker, blocker_if, info, rule, warning
-from tasks.planning.preflight.sharing import find_sharing
-from tasks.planning.preflight.situation import Situation
+from tasks.planning.sharing import find_sharing
+from tasks.planning.situation import Situation
 
 BOOT_KINDS = ("kernel", "initrd", "dtb", "acpi-table", "shim")
 FIRMWARE_KINDS = ("loader", "nvram-template", "rom")

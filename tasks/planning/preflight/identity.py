@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.model.domain import DomainView
 from tasks.model.finding import Finding
 from tasks.planning.preflight.registry import blocker, info, rule, warning
-from tasks.planning.preflight.situation import Situation
+from tasks.planning.situation import Situation
 
 
 @rule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.model.domain import Interface
 from tasks.model.finding import Finding
 from tasks.planning.preflight.registry import blocker, info, rule, warning
-from tasks.planning.preflight.situation import Situation
+from tasks.planning.situation import Situation
 
 ANY_OR_LOOPBACK = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1", "localhost", "*"})  # noqa: S104 - compared, not bound
 

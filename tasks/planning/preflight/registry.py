@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tasks.model.finding import Finding, Severity
-from tasks.planning.preflight.situation import Situation
+from tasks.planning.situation import Situation
 
 Check = Callable[[Situation], list[Finding]]
 

@@ -6,8 +6,8 @@ import pytest
 
 from tasks.model.domain import DomainState, DomainView
 from tasks.model.finding import Finding, Severity
-from tasks.model.request import Method, Storage
-from tasks.planning.method import CODES, Choice, choose_method
+from tasks.model.request import Method
+from tasks.planning.method import CODES, MethodChoice, choose_method
 from tests.unit.planning.builders import off, request, view
 
 PAUSED = view(state=DomainState.PAUSED, reason=1)
@@ -26,8 +26,8 @@ PAUSED = view(state=DomainState.PAUSED, reason=1)
 )
 def test_chooses(asked: str, seen: DomainView, method: Method) -> None:
     choice = choose_method(request(method=asked), seen)
-    assert isinstance(choice, Choice)
-    assert (choice.method, choice.storage) == (method, Storage.SHARED)
+    assert isinstance(choice, MethodChoice)
+    assert choice.method is method
     assert seen.state.value in choice.reason
 
 
@@ -56,14 +56,3 @@ def test_refuses(asked: str, seen: DomainView, code: str) -> None:
     assert (finding.code, finding.severity) == (code, Severity.BLOCKER)
     assert finding.hint
     assert code in CODES
-
-
-@pytest.mark.parametrize("storage", ["copy", "incremental"])
-def test_refuses_storage(storage: str) -> None:
-    finding = choose_method(request(storage=storage), view())
-    assert isinstance(finding, Finding)
-    assert finding.code == "STORAGE_NOT_SUPPORTED"
-
-
-def test_shared_storage_may_be_asked_for() -> None:
-    assert isinstance(choose_method(request(storage="shared"), view()), Choice)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tasks.model.domain import Disk, Domain, DomainView, Interface, Resource
+from tasks.model.disks import DiskSize
+from tasks.model.domain import Disk, Domain, DomainView, Interface, Mark, Resource
 from tasks.model.host import HostFacts
 from tasks.model.request import Method, MigrationRequest, Storage
 
@@ -31,6 +32,10 @@ class Situation:
     destination: HostFacts
     media: Mapping[str, bool | None] = field(default_factory=dict)
     """Path -> whether the destination shows the file; None or absent: unknown."""
+    sizes: Mapping[str, DiskSize] = field(default_factory=dict)
+    """Guest-side name -> size, of the disks that can be measured; read when disks are copied."""
+    mark: Mark | None = None
+    """What objects made by this migration are marked with; None for a dry run."""
     run_id: str = ""
     """The migration's id, to recognise its own mark; empty for a dry run."""
 

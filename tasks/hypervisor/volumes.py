@@ -1,0 +1,119 @@
+"""Volumes of storage pools: looked up, made and deleted; and the sizes of a domain's disks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import libvirt
+from lxml import etree
+
+from tasks.hypervisor import guest
+from tasks.hypervisor.connection import Connection, is_alive
+from tasks.hypervisor.storage import parse_pool
+from tasks.model.disks import DiskSize, Volume, VolumeOrder
+from tasks.model.errors import OperatorMustFix, RetryLater
+from tasks.model.host import Pool
+
+VOLUME_MODE = "0600"
+"""Disks hold everything that the guest knows: nobody else reads them. libvirt hands them to QEMU's user itself."""
+
+
+def refresh(connection: Connection, host: str, name: str) -> Pool:
+    """See the port: libvirt remembers volumes and free space until it is told to look again."""
+    return parse_pool(_fresh_pool(connection, host, name).XMLDesc(), active=True)
+
+
+def find(connection: Connection, host: str, pool: str, name: str) -> Volume | None:
+    """See the port."""
+    found = _look_up(_fresh_pool(connection, host, pool), name)
+    return None if found is None else parse_volume(found.XMLDesc())
+
+
+def create(connection: Connection, host: str, order: VolumeOrder) -> Volume:
+    """See the port.
+
+    libvirt only asks its memory of the pool whether a volume is there, and qemu-img overwrites a file without a word:
+    the pool is read anew right before.
+    """
+    pool = _fresh_pool(connection, host, order.pool)
+    if _look_up(pool, order.name) is not None:
+        message = f"{host}: pool {order.pool} already has a volume {order.name}"
+        raise OperatorMustFix("VOLUME_EXISTS", message, "look at it; nothing is ever overwritten")
+    return parse_volume(pool.createXML(volume_xml(order), 0).XMLDesc())
+
+
+def delete(connection: Connection, host: str, pool: str, name: str) -> None:
+    """See the port."""
+    found = _look_up(_fresh_pool(connection, host, pool), name)
+    if found is not None:
+        found.delete(0)
+
+
+def volume_xml(order: VolumeOrder) -> str:
+    """A new volume: nothing allocated, so that a copy takes up what its source does.
+
+    libvirt's own precreation allocates the whole disk (it asks for preallocated metadata).
+    """
+    root = etree.Element("volume")
+    etree.SubElement(root, "name").text = order.name
+    etree.SubElement(root, "capacity", unit="B").text = str(order.capacity_bytes)
+    etree.SubElement(root, "allocation", unit="B").text = "0"
+    target = etree.SubElement(root, "target")
+    etree.SubElement(target, "format", type=order.format)
+    permissions = etree.SubElement(target, "permissions")
+    etree.SubElement(permissions, "mode").text = VOLUME_MODE
+    if order.format == "qcow2":
+        etree.SubElement(target, "compat").text = "1.1"
+    return etree.tostring(root, encoding="unicode")
+
+
+def parse_volume(xml: str) -> Volume:
+    """A volume as libvirt describes it; it always gives sizes in bytes."""
+    root = etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
+    kind = root.find("target/format")
+    return Volume(
+        name=root.findtext("name") or "",
+        path=root.findtext("target/path") or "",
+        capacity_bytes=int(root.findtext("capacity") or 0),
+        allocation_bytes=int(root.findtext("allocation") or 0),
+        format=kind.get("type") if kind is not None else None,
+    )
+
+
+def read_sizes(connection: Connection, uuid: str, targets: Sequence[str]) -> dict[str, DiskSize]:
+    """See the port. An empty drive, or a disk whose file is gone, has no size."""
+    domain = guest.demand(connection, uuid)
+    sizes = {}
+    for target in targets:
+        try:
+            capacity, allocation, _physical = domain.blockInfo(target)
+        except libvirt.libvirtError:
+            if not is_alive(connection):
+                raise
+            continue
+        sizes[target] = DiskSize(capacity_bytes=capacity, allocation_bytes=allocation)
+    return sizes
+
+
+def _fresh_pool(connection: Connection, host: str, name: str) -> Any:
+    try:
+        pool = connection.storagePoolLookupByName(name)
+        if not pool.isActive():
+            raise OperatorMustFix("POOL_INACTIVE", f"{host}: pool {name} is not active", f"virsh pool-start {name}")
+        pool.refresh(0)
+    except libvirt.libvirtError as error:
+        if not is_alive(connection) or error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
+            raise
+        message = f"{host}: pool {name} cannot be read: {error.get_error_message()}"
+        raise RetryLater("POOL_REFRESH_FAILED", message, f"try: virsh -c URI pool-refresh {name}") from None
+    return pool
+
+
+def _look_up(pool: Any, name: str) -> Any | None:
+    try:
+        return pool.storageVolLookupByName(name)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
+            return None
+        raise

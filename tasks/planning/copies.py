@@ -1,0 +1,124 @@
+"""Where the disks that are copied go: one new volume each, or why there cannot be one."""
+
+from __future__ import annotations
+
+from posixpath import dirname, join, normpath
+
+from tasks.model.disks import DiskCopy
+from tasks.model.domain import Disk, Mark
+from tasks.model.finding import Finding, Severity
+from tasks.model.host import Pool
+from tasks.model.request import EVERY_DISK, Storage
+from tasks.planning.situation import Situation
+from tasks.planning.storage import is_copied
+from tasks.planning.volume_name import mark_volume_name
+
+CODES = {
+    "COPY_NOT_ATTACHED": "A disk is not attached to the running VM, only defined for its next start.",
+    "COPY_FORMAT": "A disk is in a format, or uses an option of the format, that is not copied.",
+    "COPY_READONLY": "A disk is read-only, which libvirt never copies, and it is not on shared storage.",
+    "COPY_SHAREABLE": "A disk may be in use by other VMs, and is not on shared storage: a copy would be another disk.",
+    "COPY_SIZE_UNSEEN": "The size of a disk cannot be seen.",
+    "COPY_POOL_MISSING": "The destination has no active pool for a disk that is copied.",
+    "COPY_POOL_UNFIT": "The pool chosen for a disk cannot hold files.",
+}
+"""What each reason against a copy means."""
+
+FORMATS = ("raw", "qcow2")
+FILE_POOLS = ("dir", "fs", "netfs")
+"""Types of pools whose volumes are files in a directory."""
+UNMARKED = Mark("ID", 1, 0)
+"""Stands for the mark in a dry run."""
+
+
+def copies_of(s: Situation) -> tuple[DiskCopy, ...]:
+    """Every disk that is copied and can be, each with its new volume."""
+    placed = [place(s, disk) for disk in copied_disks(s)]
+    return tuple(p for p in placed if isinstance(p, DiskCopy))
+
+
+def copied_disks(s: Situation) -> tuple[Disk, ...]:
+    """Disks that must be copied, of both definitions; none unless the storage is ``copy``."""
+    if s.storage is not Storage.COPY:
+        return ()
+    return tuple(d for d in s.disks if is_copied(d, s.request, s.source, s.destination))
+
+
+def place(s: Situation, disk: Disk) -> DiskCopy | Finding:
+    """The new volume for a disk, or the blocker that says why there is none."""
+    if reason := _uncopyable(s, disk):
+        return reason
+    size = s.sizes.get(disk.target)
+    if size is None or size.capacity_bytes <= 0:
+        message = f"{disk.target}: libvirt on {s.source.name} does not say how large {disk.source} is"
+        return _blocker("COPY_SIZE_UNSEEN", message, f"try there: virsh domblkinfo {s.view.uuid} {disk.target}")
+    pool = _choose_pool(s, disk)
+    if isinstance(pool, Finding):
+        return pool
+    volume = mark_volume_name(disk.source or "", disk.target, s.mark or UNMARKED)
+    return DiskCopy(
+        target=disk.target,
+        source=disk.source or "",
+        format=disk.driver_format or "raw",
+        capacity_bytes=size.capacity_bytes,
+        allocation_bytes=size.allocation_bytes,
+        pool=pool.name,
+        volume=volume,
+        path=join(pool.target or "/", volume),
+    )
+
+
+def _uncopyable(s: Situation, disk: Disk) -> Finding | None:
+    name = f"{disk.target}: {disk.source}"
+    if s.live and not any((d.target, d.source) == (disk.target, disk.source) for d in s.domain.disks):
+        hint = f"attach it now or take it out: virsh detach-disk {s.view.uuid} {disk.target} --config"
+        return _blocker("COPY_NOT_ATTACHED", f"{name} is not attached to the running VM, only defined for later", hint)
+    if disk.readonly:
+        return _blocker("COPY_READONLY", f"{name} is read-only and not on shared storage", "put it on a netfs pool")
+    if disk.shareable:
+        message = f"{name} is meant to be used by several VMs and is not on shared storage"
+        return _blocker("COPY_SHAREABLE", message, "put it on a netfs pool, or take <shareable/> away")
+    what = disk.uncopyable or (disk.driver_format or "raw")
+    if disk.uncopyable or what not in FORMATS:
+        hint = f"formats that are copied: {', '.join(FORMATS)}, without encryption, slices and data files"
+        return _blocker("COPY_FORMAT", f"{name} has {what}, which is not copied", hint)
+    return None
+
+
+def _choose_pool(s: Situation, disk: Disk) -> Pool | Finding:
+    """The pool that was asked for; else the one of the same name; else one with the same directory."""
+    asked = s.request.pools.get(disk.target) or s.request.pools.get(EVERY_DISK)
+    here = _pool_of(s, disk)
+    name = asked or (here.name if here else None)
+    pools = [p for p in s.destination.pools if p.active]
+    found = next((p for p in pools if p.name == name), None)
+    if found is None and asked is None and (directory := _directory(disk, here)):
+        found = next((p for p in pools if p.target and normpath(p.target) == directory), None)
+    if found is None:
+        wanted = f"pool {name}" if name else f"pool for {disk.source}"
+        names = ", ".join(p.name for p in pools if p.type in FILE_POOLS) or "none"
+        hint = f"name one: --pool {disk.target}=POOL (active there: {names})"
+        return _blocker("COPY_POOL_MISSING", f"{disk.target}: {s.destination.name} has no active {wanted}", hint)
+    if found.type not in FILE_POOLS or not found.target:
+        message = f"{disk.target}: pool {found.name} of {s.destination.name} is of type {found.type}: no files"
+        return _blocker("COPY_POOL_UNFIT", message, f"name another pool: --pool {disk.target}=POOL")
+    return found
+
+
+def _pool_of(s: Situation, disk: Disk) -> Pool | None:
+    """The source's pool that holds a disk."""
+    if disk.type == "volume":
+        name = (disk.source or "").split("/", 1)[0]
+        return next((p for p in s.source.pools if p.name == name), None)
+    directory = normpath(dirname(disk.source or ""))
+    return next((p for p in s.source.pools if p.active and p.target and normpath(p.target) == directory), None)
+
+
+def _directory(disk: Disk, pool: Pool | None) -> str | None:
+    if pool is not None:
+        return normpath(pool.target) if pool.target else None
+    return normpath(dirname(disk.source or "")) if disk.type == "file" else None
+
+
+def _blocker(code: str, message: str, hint: str) -> Finding:
+    return Finding(code=code, severity=Severity.BLOCKER, message=message, hint=hint)
