@@ -118,6 +118,21 @@ class Guest:
 
         until(verified, timeout_s, f"{self.name} does not verify its disk")
 
+    def wait_verified_anew(self, host: str) -> None:
+        """Wait until it has once more read its whole disk, on this host, from now on."""
+        console = self.console(host)
+        passes = console.read_bytes().count(b"\nverified ") if console.exists() else 0
+        self.wait_verified(passes + 2, host)  # the first may have begun before
+
+    def volumes(self) -> dict[str, list[str]]:
+        """The volumes that bear its name, by host; the shared pool's are counted on the first host only."""
+        found: dict[str, list[str]] = {}
+        for number, name in enumerate(self.lab.spec.hosts):
+            with contextlib.closing(self.lab.host(name).connect()) as conn:
+                pools = POOL_PATHS if number == 0 else ("local",)
+                found[name] = sorted(v for pool in pools for v in _volume_names(conn, pool, f"{self.name}."))
+        return found
+
     def watch(self) -> GuestWatch:
         """Observe its heartbeat on all hosts, as a context manager."""
         return GuestWatch({name: self.console(name) for name in self.lab.spec.hosts})
@@ -129,7 +144,8 @@ class Guest:
                 continue
             with contextlib.closing(self.lab.host(name).connect()) as conn:
                 _remove_domain(conn, self.uuid)
-                _remove_volume(conn, self.options.disk, self.volume)
+                for pool in POOL_PATHS:
+                    _remove_volumes(conn, pool, f"{self.name}.")
             self.console(name).unlink(missing_ok=True)
 
 
@@ -142,13 +158,19 @@ def _remove_domain(conn: libvirt.virConnect, uuid: str) -> None:
             domain.undefineFlags(UNDEFINE)
 
 
-def _remove_volume(conn: libvirt.virConnect, pool: str | None, name: str) -> None:
-    if pool is None:
-        return
+def _volume_names(conn: libvirt.virConnect, pool: str, prefix: str) -> list[str]:
+    found = conn.storagePoolLookupByName(pool)
+    found.refresh(0)
+    return [volume.name() for volume in found.listAllVolumes() if volume.name().startswith(prefix)]
+
+
+def _remove_volumes(conn: libvirt.virConnect, pool: str, prefix: str) -> None:
+    """Its first disk, and all that migrations have made of it."""
     with contextlib.suppress(libvirt.libvirtError):
         found = conn.storagePoolLookupByName(pool)
         found.refresh(0)
-        found.storageVolLookupByName(name).delete(0)
+        for name in _volume_names(conn, pool, prefix):
+            found.storageVolLookupByName(name).delete(0)
 
 
 def _cmdline(guest: Guest) -> str:

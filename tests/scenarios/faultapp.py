@@ -3,7 +3,8 @@
 The folder ``VMFERRY_TEST_HOLD`` controls it: a file ``point`` names ``<step>.<point>``; the first thread that gets
 there writes ``held.<it>``, and waits for ``release.<it>`` (or for the worker's end). Points: ``before`` (message taken,
 nothing claimed), ``claimed`` (lease taken, nothing done), ``journaled`` (intent written, effect not done), ``effected``
-(effect done, not confirmed), ``moving`` (a live transfer runs), ``done`` (step finished, not handed over), ``handed``
+(effect done, not confirmed), both also with ``-`` and the
+effect's kind, ``moving`` (a live transfer runs), ``done`` (step finished, not handed over), ``handed``
 (handed over in the record, next message not sent), ``settled`` (terminal record written, Celery result not stored).
 """
 
@@ -80,9 +81,11 @@ def _held_effect(
     step = self.record.step or ""
 
     def held_act() -> None:
-        _hold(step, "journaled")
+        for point in ("journaled", f"journaled-{kind}"):
+            _hold(step, point)
         act()
-        _hold(step, "effected")
+        for point in ("effected", f"effected-{kind}"):
+            _hold(step, point)
 
     _effect(self, kind, host, value, held_act, name=name, created=created)
 

@@ -36,6 +36,7 @@ def check_invariants(
     _check_copy(stack.lab, guest, str(expected), was_running=was_running, autostart=autostart)
     if watch is not None:
         watch.check_never_twice()
+    _check_volumes(guest, record)
     _check_result(stack, record)
     _check_released(stack, record)
 
@@ -47,6 +48,14 @@ def _check_copy(lab: Lab, guest: Guest, host: str, *, was_running: bool, autosta
     assert seen.persistent
     assert seen.autostart is autostart, f"autostart on {host} is {seen.autostart}"
     assert "urn:vmferry" not in seen.metadata, "a mark was left behind"
+
+
+def _check_volumes(guest: Guest, record: RunRecord) -> None:
+    """Of all volumes that bear this migration's mark there are those of a success, and no others."""
+    mark = f".vmferry-{record.id}-"
+    expected = [(record.destination, copy.volume) for copy in record.copies] if record.state is State.SUCCEEDED else []
+    found = [(host, name) for host, names in guest.volumes().items() for name in names if mark in name]
+    assert sorted(found) == sorted(expected)
 
 
 def _check_result(stack: Stack, record: RunRecord) -> None:

@@ -25,8 +25,11 @@ COMMON = [
     *(f"finish.{point}" for point in ("before", "claimed", "journaled", "effected", "done", "settled")),
 ]
 LIVE = [*COMMON, "transfer.moving"]
+COPY = [*LIVE, "prepare.journaled-destination_volume", "prepare.effected-destination_volume"]
 OFFLINE = [*COMMON, "transfer.journaled", "transfer.effected"]
-CASES = [("live", point) for point in LIVE] + [("offline", point) for point in OFFLINE]
+POINTS = {"live": LIVE, "copy": COPY, "offline": OFFLINE}
+CASES = [(kind, point) for kind, points in POINTS.items() for point in points]
+MOVING = {"live": "transfer.moving", "copy": "transfer.moving", "offline": "transfer.effected"}
 
 Move = Callable[[str], tuple[RunRecord, Guest]]
 Check = Callable[[RunRecord, Guest], None]
@@ -43,10 +46,13 @@ def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
 def guests(lab: Lab) -> Iterator[dict[str, Guest]]:
     live = lab.guest("crash-live", fill_mib=24, autostart=True)
     offline = lab.guest("crash-off", start="off", autostart=True)
+    copy = lab.guest("crash-copy", disk="local", write_kib_s=4096, write_stop=1024, autostart=True)
+    made = {"live": live, "copy": copy, "offline": offline}
     live.wait_ticking()
-    yield {"live": live, "offline": offline}
-    live.remove()
-    offline.remove()
+    copy.wait_verified(1)
+    yield made
+    for guest in made.values():
+        guest.remove()
 
 
 def move(running: Stack, lab: Lab, guest: Guest) -> RunRecord:
@@ -59,7 +65,10 @@ def move(running: Stack, lab: Lab, guest: Guest) -> RunRecord:
 def finish(running: Stack, guest: Guest, record: RunRecord, kind: str) -> RunRecord:
     """Wait for the end and check every promise."""
     ended = running.wait_end(record.id)
-    check_invariants(running, guest, ended, was_running=kind == "live", autostart=True)
+    check_invariants(running, guest, ended, was_running=kind != "offline", autostart=True)
+    if kind == "copy":
+        here = ended.destination if ended.state is State.SUCCEEDED else ended.source
+        guest.wait_verified_anew(str(here))
     return ended
 
 
@@ -80,14 +89,14 @@ def test_kill9_of_the_worker(running: Stack, lab: Lab, guests: dict[str, Guest],
     watch.check_continued()
 
 
-@pytest.mark.parametrize("kind", ["live", "offline"])
+@pytest.mark.parametrize("kind", POINTS)
 @pytest.mark.parametrize("point", ["before", "claimed", "effected", "done", "settled"])
 def test_kill9_of_the_worker_that_rolls_back(
     running: Stack, lab: Lab, guests: dict[str, Guest], kind: str, point: str
 ) -> None:
     guest = guests[kind]
     with guest.watch() as watch:
-        running.hold("transfer.moving" if kind == "live" else "transfer.effected")
+        running.hold(MOVING[kind])
         victim = running.steps_worker()
         record = move(running, lab, guest)
         running.wait_held()
@@ -145,7 +154,7 @@ def test_redis_killed_and_restarted(
     watch.check_never_twice()
 
 
-@pytest.mark.parametrize("kind", ["live", "offline"])
+@pytest.mark.parametrize("kind", POINTS)
 @pytest.mark.parametrize("step", ["preflight", "prepare", "transfer", "verify", "finish"])
 def test_message_delivered_twice(
     running: Stack, worker: None, lab: Lab, guests: dict[str, Guest], kind: str, step: str

@@ -8,6 +8,7 @@
  *   vm.fill_mib=0       memory filled with incompressible data; it says `filled <mib>` when done
  *   vm.dirty_mib_s=0    memory pages changed each second, in MiB (of the filled ones, else of as many as a second's)
  *   vm.write_kib_s=0    blocks written to /dev/vda each second, in KiB; it says `wrote <sequence>` after each
+ *                       and reads an older one
  *   vm.write_stop=0     stop writing after so many blocks, and read them again and again instead, as many each second as
  *                       were written; it says `verified <pass> <blocks>` after each pass, and `corrupt …` for a block
  *                       that does not hold what was written to it last
@@ -224,6 +225,7 @@ static void run_writer(int console, long kib_s)
             dprintf(console, "write error %lu %s\n", (unsigned long)sequence, strerror(errno));
         else if (!stop || sequence + 1 == stop)
             dprintf(console, "wrote %lu\n", (unsigned long)sequence);
+        if (!stop) check_block(fd, console, block, sequence * 7919 % (sequence < blocks ? sequence + 1 : blocks), blocks, sequence + 1);
         when += interval;
         if (when > now_us() + 10000) sleep_until_us(when);
     }

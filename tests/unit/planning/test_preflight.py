@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 
+from tasks.model.disks import DiskSize
 from tasks.model.domain import JobStats, Mark
 from tasks.model.finding import Severity
 from tasks.model.host import Network, Pool
+from tasks.model.request import Storage
 from tasks.planning.preflight import DESCRIPTIONS, RULES, Situation, run_rules
 from tests.unit.planning.builders import (
+    LOCAL_POOL,
     OTHER_UUID,
     POOL,
     SHARED,
@@ -19,6 +23,7 @@ from tests.unit.planning.builders import (
     facts,
     file_disk,
     off,
+    request,
     situation,
     view,
 )
@@ -91,9 +96,53 @@ NVDIMM = "<memory model='nvdimm'><source><path>{}</path></source><target><size u
 OTHER_EXPORT = Pool("shared", "netfs", active=True, target=SHARED, source="storage:/another")
 OTHER_PLACE = Pool("shared", "netfs", active=True, target="/mnt", source="storage:/export")
 INACTIVE = Pool("shared", "netfs", active=False, target=SHARED, source="storage:/export")
+GIB = 1024**3
+ROOMY = replace(LOCAL_POOL, available_bytes=100 * GIB)
+QCOW2 = "<driver type='qcow2'/>"
+
+
+def copied(
+    disk: str = file_disk(LOCAL, inside=QCOW2),
+    *,
+    pool: Pool = ROOMY,
+    pools: dict[str, str] | None = None,
+    size: DiskSize | None = DiskSize(10 * GIB, 2 * GIB),  # noqa: B008 - frozen
+    **changes: object,
+) -> Situation:
+    """A VM whose first disk is copied."""
+    values: dict[str, object] = {"storage": Storage.COPY, "destination": facts("beta", pools=(POOL, pool))}
+    values |= {"sizes": {"vda": size} if size else {}, "request": request(pools=pools or {}), "mark": Mark("m1", 1, 3)}
+    return situation(domain_xml(disk), **(values | changes))  # type: ignore[arg-type]
+
+
+LVM = Pool("vg", "logical", active=True, target="/dev/vg")
+LUKS = "<encryption format='luks'/>"
+CHAIN = "<backingStore type='file'><format type='raw'/><source file='/base.img'/><backingStore/></backingStore>"
 FS = Pool("inner", "fs", active=True, target=f"{SHARED}/inner", source="/dev/sdb1")
 
 CASES = [
+    Case("DISK_COPIED", I, copied(), OK),
+    Case("DISK_COPIED", I, copied(SHARED_DISK, pools={"vda": "default"}), copied(SHARED_DISK)),
+    Case("NOTHING_TO_COPY", B, copied(SHARED_DISK), copied()),
+    Case("POOL_FOR_NO_DISK", B, copied(pools={"vdb": "default"}), copied(pools={"vda": "default"})),
+    Case("COPY_NOT_ATTACHED", B, copied(inactive=domain_xml(file_disk(LOCAL + "2"))), copied()),
+    Case("COPY_FORMAT", B, copied(file_disk(LOCAL, inside="<driver type='vmdk'/>")), copied(file_disk(LOCAL))),
+    Case("COPY_FORMAT", B, copied(file_disk(LOCAL, inside=LUKS)), copied()),
+    Case("COPY_READONLY", B, copied(file_disk(LOCAL, inside="<readonly/>")), copied()),
+    Case("COPY_SHAREABLE", B, copied(file_disk(LOCAL, inside="<shareable/>")), copied()),
+    Case("COPY_SIZE_UNSEEN", B, copied(size=None), copied()),
+    Case("COPY_POOL_MISSING", B, copied(pool=replace(ROOMY, active=False)), copied()),
+    Case("COPY_POOL_MISSING", B, copied(pools={"*": "fast"}), copied(pools={"*": "default"})),
+    Case("COPY_POOL_UNFIT", B, copied(pool=LVM, pools={"*": "vg"}), copied()),
+    Case("COPY_NO_SPACE", B, copied(pool=replace(ROOMY, available_bytes=2 * GIB)), copied()),
+    Case(
+        "COPY_NO_SPACE",
+        B,
+        copied(file_disk(LOCAL, inside=QCOW2 + CHAIN), pool=replace(ROOMY, available_bytes=3 * GIB)),
+        copied(pool=replace(ROOMY, available_bytes=3 * GIB)),
+    ),
+    Case("COPY_MAY_FILL_POOL", W, copied(pool=replace(ROOMY, available_bytes=5 * GIB)), copied()),
+    Case("BACKING_CHAIN_FLATTENED", W, copied(file_disk(LOCAL, inside=QCOW2 + CHAIN)), copied()),
     Case("SAME_HOST", B, situation(destination=facts("beta", uuid="host-alpha")), OK),
     Case("SAME_HOSTNAME", B, situation(destination=facts("beta", hostname="alpha.example")), OK),
     Case("DESTINATION_HAS_SAME_UUID", B, situation(on_destination=(off("beta"),)), OK),

@@ -1,0 +1,137 @@
+"""Where copied disks go, how their volumes are called, and how the storage is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.model.disks import DiskSize
+from tasks.model.domain import Mark
+from tasks.model.finding import Finding
+from tasks.model.request import Method, Storage
+from tasks.planning.copies import copies_of
+from tasks.planning.domain_xml import parse_domain
+from tasks.planning.situation import Situation
+from tasks.planning.storage import StorageChoice, choose_storage
+from tasks.planning.volume_name import MAX_BYTES, mark_volume_name, parse_volume_mark
+from tests.unit.planning.builders import LOCAL_POOL, POOL, SHARED_DISK, domain_xml, facts, file_disk, request, situation
+
+MARK = Mark("m1", 2, 7)
+LOCAL_DISK = file_disk("/var/lib/libvirt/images/web.qcow2", target="vdb", inside="<driver type='qcow2'/>")
+SIZES = {"vda": DiskSize(1000, 10), "vdb": DiskSize(2000, 20)}
+FAST = replace(LOCAL_POOL, name="fast", target="/fast")
+VOLUME_DISK = "<disk type='volume'><source pool='default' volume='web.img'/><target dev='vdc'/></disk>"
+
+
+def copying(devices: str, **changes: object) -> Situation:
+    values: dict[str, object] = {"storage": Storage.COPY, "sizes": SIZES | {"vdc": DiskSize(3000, 30)}, "mark": MARK}
+    return situation(domain_xml(devices), **(values | changes))  # type: ignore[arg-type]
+
+
+def test_only_what_is_not_shared_is_copied() -> None:
+    (copy,) = copies_of(copying(SHARED_DISK + LOCAL_DISK))
+    assert (copy.target, copy.format, copy.capacity_bytes, copy.allocation_bytes) == ("vdb", "qcow2", 2000, 20)
+    assert (copy.source, copy.pool) == ("/var/lib/libvirt/images/web.qcow2", "default")
+    assert copy.path == "/var/lib/libvirt/images/web.vmferry-m1-2-7-vdb.qcow2"
+
+
+@pytest.mark.parametrize(
+    ("pools", "expected"),
+    [
+        ({}, {"vdb": "default"}),
+        ({"vdb": "fast"}, {"vdb": "fast"}),
+        ({"vda": "fast"}, {"vda": "fast", "vdb": "default"}),
+        ({"*": "fast"}, {"vda": "fast", "vdb": "fast"}),
+        ({"*": "fast", "vdb": "default"}, {"vda": "fast", "vdb": "default"}),
+    ],
+)
+def test_pools_that_were_named(pools: dict[str, str], expected: dict[str, str]) -> None:
+    there = facts("beta", pools=(POOL, LOCAL_POOL, FAST))
+    s = copying(SHARED_DISK + LOCAL_DISK, request=request(pools=pools), destination=there)
+    assert {copy.target: copy.pool for copy in copies_of(s)} == expected
+
+
+def test_a_pool_of_another_name_with_the_same_directory_will_do() -> None:
+    there = facts("beta", pools=(replace(LOCAL_POOL, name="images"),))
+    assert [copy.pool for copy in copies_of(copying(LOCAL_DISK, destination=there))] == ["images"]
+
+
+def test_a_volume_disk() -> None:
+    (copy,) = copies_of(copying(VOLUME_DISK))
+    assert (copy.source, copy.pool, copy.volume) == ("default/web.img", "default", "web.vmferry-m1-2-7-vdc.img")
+
+
+def test_nothing_is_copied_with_shared_storage() -> None:
+    assert copies_of(replace(copying(LOCAL_DISK), storage=Storage.SHARED)) == ()
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked", "expected"),
+    [
+        (SHARED_DISK, {}, Storage.SHARED),
+        ("", {}, Storage.SHARED),
+        (SHARED_DISK + LOCAL_DISK, {}, Storage.COPY),
+        (VOLUME_DISK, {}, Storage.COPY),
+        (LOCAL_DISK, {"storage": "shared"}, Storage.SHARED),
+        (SHARED_DISK, {"storage": "copy"}, Storage.COPY),
+        (SHARED_DISK, {"pools": {"vda": "default"}}, Storage.COPY),
+        (file_disk("/isos/a.iso", device="cdrom"), {}, Storage.SHARED),
+    ],
+)
+def test_storage_is_chosen(devices: str, asked: dict[str, object], expected: Storage) -> None:
+    domain = parse_domain(domain_xml(devices))
+    choice = choose_storage(request(**asked), Method.LIVE, (domain,), facts("alpha"), facts("beta"))
+    assert isinstance(choice, StorageChoice)
+    assert choice.storage is expected
+    assert choice.reason
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [
+        (Method.LIVE, {"storage": "incremental"}),
+        (Method.OFFLINE, {"storage": "copy"}),
+        (Method.OFFLINE, {"pools": {"*": "default"}}),
+    ],
+)
+def test_storage_that_the_method_cannot_do(method: Method, asked: dict[str, object]) -> None:
+    domain = parse_domain(domain_xml(LOCAL_DISK))
+    finding = choose_storage(request(**asked), method, (domain,), facts("alpha"), facts("beta"))
+    assert isinstance(finding, Finding)
+    assert finding.code == "STORAGE_NOT_SUPPORTED"
+    assert finding.hint
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("/images/web.qcow2", "web.vmferry-m1-2-7-vda.qcow2"),
+        ("/images/web", "web.vmferry-m1-2-7-vda"),
+        ("pool/web.img", "web.vmferry-m1-2-7-vda.img"),
+        ("/images/web.vmferry-other-run-1-3-sda.qcow2", "web.vmferry-m1-2-7-vda.qcow2"),
+        ("/images/.hidden", ".hidden.vmferry-m1-2-7-vda"),
+        ("/images/", "vda.vmferry-m1-2-7-vda"),
+        ("/images/debian-12.5", "debian-12.vmferry-m1-2-7-vda.5"),
+    ],
+)
+def test_names_bear_the_mark(source: str, expected: str) -> None:
+    assert mark_volume_name(source, "vda", MARK) == expected
+    assert parse_volume_mark(expected) == MARK
+
+
+@given(st.text(min_size=1, max_size=400), st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
+def test_any_name_fits_and_keeps_its_mark(source: str, run_id: str) -> None:
+    mark = Mark(run_id, 3, 123456)
+    name = mark_volume_name(source.replace("\n", " "), "vda", mark)
+    assert len(name.encode()) <= MAX_BYTES
+    assert "/" not in name
+    assert parse_volume_mark(name) == mark
+    assert mark_volume_name(name, "vda", mark) == name
+
+
+@pytest.mark.parametrize("name", ["web.qcow2", "web.vmferry-m1.qcow2", "vmferry-m1-1-1-vda", "web.vmferry-m1-1-1-"])
+def test_other_names_bear_none(name: str) -> None:
+    assert parse_volume_mark(name) is None
