@@ -173,7 +173,7 @@ class _Observer:
         if outcome is Outcome.MOVED:
             final = self._final_job()
             if final is not None:
-                changes["progress"] = progress_of(final)
+                changes["progress"] = _with_disks(progress_of(final), run.record.progress)
         elif self._call is not None and self._call.error is not None and run.record.error is None:
             error = self._call.error
             changes["error"] = ErrorInfo(code=error.code, message=error.message, hint=error.hint)
@@ -186,6 +186,11 @@ class _Observer:
         except HypervisorError as error:
             log.info("no statistics of the finished transfer: %s", error)
             return None
+
+
+def _with_disks(final: Progress, last: Progress) -> Progress:
+    """libvirt's account of a finished transfer leaves the disks out, which were seen while it ran."""
+    return final if final.disk.total_bytes else final.model_copy(update={"disk": last.disk})
 
 
 def progress_of(job: JobStats) -> Progress:

@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ import libvirt
 from rich.console import Console
 
 from tests.benchmarks.adoption import measure_adoption
+from tests.benchmarks.copies import CopyPair, copy_figures, measure_copies
 from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measure_flight, wait_filled
 from tests.benchmarks.pairs import Pair, measure_pairs
 from tests.benchmarks.report import Figure, figures_of, flight_figures, machine, print_table, write_json
@@ -54,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="vmferry beside plain virsh")
     parser.add_argument("--pairs", type=int, default=int(os.environ.get("PAIRS", "30")), help="pairs over tcp")
     parser.add_argument("--ssh-pairs", type=int, help="pairs over ssh (default: a third of --pairs)")
+    parser.add_argument("--copies", type=int, default=10, help="pairs with a disk that is copied; 0: none")
     parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
     parser.add_argument("--adoptions", type=int, default=5, help="workers killed in mid-transfer; 0: none")
     parser.add_argument(
@@ -75,6 +78,10 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
         pairs = _pairs(lab, transport, count, options.fill_mib)
         raw[transport] = [asdict(pair) for pair in pairs]
         figures += figures_of(transport, pairs, goals=transport == "tcp")
+    if options.copies:
+        copies = _copies(lab, options.copies)
+        raw["copies"] = [asdict(pair) for pair in copies]
+        figures += copy_figures(copies)
     if options.flight:
         flight = _flight(lab, options.flight)
         raw["flight"] = asdict(flight)
@@ -96,6 +103,14 @@ def _pairs(lab: Lab, transport: str, count: int, fill_mib: int) -> list[Pair]:
             wait_filled(guest)
         rig = stack.enter_context(running_rig(lab, transport))
         return list(measure_pairs(rig, guest, count))
+
+
+def _copies(lab: Lab, count: int) -> list[CopyPair]:
+    console.print(f"{count} pairs with a disk of 1 GiB, 200 MiB of it data, copied from alpha to beta")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=lab.spec.folder)))
+        rig = stack.enter_context(running_rig(lab, "tcp"))
+        return list(measure_copies(rig, folder, count))
 
 
 def _adoption(lab: Lab, times: int) -> Figure:
