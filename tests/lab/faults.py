@@ -73,6 +73,37 @@ def pool_inactive(host: Host, pool: str) -> Iterator[None]:
         host.virsh("pool-start", pool)
 
 
+@contextmanager
+def small_pool(host: Host, name: str, mib: int) -> Iterator[Path]:
+    """A directory pool on a file system of its own; yields its directory as seen from outside."""
+    image, inside = host.root / f"{name}.ext4", f"/var/lib/libvirt/{name}"
+    with image.open("wb") as file:
+        file.truncate(mib << 20)
+    run("mkfs.ext4", "-q", "-m", "0", str(image))
+    host.run(["mkdir", "-p", inside])
+    host.run(["mount", "-o", "loop", str(image), inside])
+    try:
+        host.virsh("pool-create-as", name, "dir", "--target", inside)
+        yield Path(f"/proc/{host.pid}/root{inside}")
+        host.virsh("pool-destroy", name)
+    finally:
+        host.run(["umount", "--lazy", inside])
+        image.unlink()
+
+
+@contextmanager
+def disk_full(folder: Path, leave_mib: int) -> Iterator[None]:
+    """A file system has no more than so much space left."""
+    seen = os.statvfs(folder)
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, seen.f_bavail * seen.f_frsize - (leave_mib << 20)))
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
 def kill_qemu(host: Host, guest: Guest) -> None:
     """The guest's QEMU on one host dies hard. Nothing brings it back."""
     with closing(host.connect()) as conn:

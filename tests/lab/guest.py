@@ -34,7 +34,10 @@ class GuestOptions:
     memory_mib: int = 96
     disk: str | None = "shared"
     """Pool of its disk, None for none."""
+    disk_format: str = "qcow2"
     disk_mib: int = 64
+    second_disk: str | None = None
+    """Pool of a second disk, which the guest leaves alone."""
     fill_mib: int = 0
     """Memory filled with data that cannot be compressed away."""
     dirty_mib_s: int = 0
@@ -63,7 +66,17 @@ class Guest:
     @property
     def volume(self) -> str:
         """Name of its disk's volume."""
-        return f"{self.name}.qcow2"
+        return f"{self.name}.{self.options.disk_format}"
+
+    @property
+    def disks(self) -> dict[str, tuple[str, str]]:
+        """Guest-side name -> pool and volume."""
+        options, made = self.options, {}
+        if options.disk:
+            made["vda"] = (options.disk, self.volume)
+        if options.second_disk:
+            made["vdb"] = (options.second_disk, f"{self.name}.second.{options.disk_format}")
+        return made
 
     @property
     def xml(self) -> str:
@@ -80,19 +93,19 @@ class Guest:
         """Make the disk, define, and start as asked: ``running``, ``paused`` or ``off``."""
         conn = self.lab.host(self.host).connect()
         with contextlib.closing(conn):
-            if self.options.disk:
-                self._create_volume(conn)
+            for pool, volume in self.disks.values():
+                self._create_volume(conn, pool, volume)
             domain = conn.defineXML(self.xml)
             domain.setAutostart(int(self.options.autostart))
             if start != "off":
                 domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if start == "paused" else 0)
 
-    def _create_volume(self, conn: libvirt.virConnect) -> None:
-        pool = conn.storagePoolLookupByName(self.options.disk)
+    def _create_volume(self, conn: libvirt.virConnect, pool_name: str, volume: str) -> None:
+        pool = conn.storagePoolLookupByName(pool_name)
         pool.refresh(0)
         pool.createXML(
-            f"<volume><name>{self.volume}</name><capacity unit='MiB'>{self.options.disk_mib}</capacity>"
-            "<target><format type='qcow2'/></target></volume>",
+            f"<volume><name>{volume}</name><capacity unit='MiB'>{self.options.disk_mib}</capacity>"
+            f"<allocation>0</allocation><target><format type='{self.options.disk_format}'/></target></volume>",
             0,
         )
 
@@ -118,19 +131,32 @@ class Guest:
 
         until(verified, timeout_s, f"{self.name} does not verify its disk")
 
+    def wait_written(self, blocks: int, host: str | None = None, timeout_s: float = 60.0) -> None:
+        """Wait until it has written so many blocks on a host, and found all that it read back as it should be."""
+        console = self.console(host or self.host)
+
+        def written() -> bool:
+            said = console.read_bytes() if console.exists() else b""
+            assert b"corrupt" not in said, said[said.index(b"corrupt") :][:300].decode()
+            assert b"write error" not in said
+            return said.count(b"\nwrote ") >= blocks
+
+        until(written, timeout_s, f"{self.name} does not write")
+
     def wait_verified_anew(self, host: str) -> None:
         """Wait until it has once more read its whole disk, on this host, from now on."""
         console = self.console(host)
         passes = console.read_bytes().count(b"\nverified ") if console.exists() else 0
         self.wait_verified(passes + 2, host)  # the first may have begun before
 
-    def volumes(self) -> dict[str, list[str]]:
-        """The volumes that bear its name, by host; the shared pool's are counted on the first host only."""
-        found: dict[str, list[str]] = {}
-        for number, name in enumerate(self.lab.spec.hosts):
-            with contextlib.closing(self.lab.host(name).connect()) as conn:
-                pools = POOL_PATHS if number == 0 else ("local",)
-                found[name] = sorted(v for pool in pools for v in _volume_names(conn, pool, f"{self.name}."))
+    def volumes(self) -> list[tuple[str, str]]:
+        """The volumes that bear its name: (host, name), with ``shared`` for the host when it is the shared pool."""
+        found = []
+        for place in ("shared", *self.lab.spec.hosts):
+            host = self.lab.spec.hosts[0] if place == "shared" else place
+            with contextlib.closing(self.lab.host(host).connect()) as conn:
+                names = _volume_names(conn, "shared" if place == "shared" else "local", f"{self.name}.")
+            found += [(place, name) for name in sorted(names)]
         return found
 
     def watch(self) -> GuestWatch:
@@ -188,11 +214,10 @@ def _cmdline(guest: Guest) -> str:
 
 def _xml(guest: Guest) -> str:
     options, devices = guest.options, []
-    if options.disk:
-        path = f"{POOL_PATHS[options.disk]}/{guest.volume}"
+    for target, (pool, volume) in guest.disks.items():
         devices.append(
-            "<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/>"
-            f"<source file='{path}'/><target dev='vda' bus='virtio'/></disk>"
+            f"<disk type='file' device='disk'><driver name='qemu' type='{options.disk_format}' cache='none'/>"
+            f"<source file='{POOL_PATHS[pool]}/{volume}'/><target dev='{target}' bus='virtio'/></disk>"
         )
     if options.network:
         devices.append("<interface type='network'><source network='lab'/><model type='virtio'/></interface>")

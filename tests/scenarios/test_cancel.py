@@ -71,9 +71,15 @@ POINTS = {
         "transfer.claimed",
         "transfer.moving",
     ],
+    "copy": [
+        "prepare.journaled-destination_volume",
+        "prepare.effected-destination_volume",
+        "transfer.claimed",
+        "transfer.moving",
+    ],
     "offline": ["preflight.claimed", "prepare.effected", "transfer.claimed", "transfer.effected", "verify.claimed"],
 }
-TOO_LATE = {"live": ["verify.claimed", "finish.claimed"], "offline": ["finish.claimed"]}
+TOO_LATE = {"live": ["verify.claimed", "finish.claimed"], "copy": ["verify.claimed"], "offline": ["finish.claimed"]}
 CASES = (
     [(kind, point, "client") for kind, points in POINTS.items() for point in points]
     + [("live", "transfer.moving", way) for way in WAYS if way != "client"]
@@ -102,10 +108,13 @@ def let_go(running: Stack) -> Iterator[None]:
 def guests(lab: Lab) -> Iterator[dict[str, Guest]]:
     live = lab.guest("cancel-live", fill_mib=24, autostart=True)
     offline = lab.guest("cancel-off", start="off", disk=None, network=False, autostart=True)
+    copy = lab.guest("cancel-copy", disk="local", write_kib_s=4096, write_stop=1024, autostart=True)
+    made = {"live": live, "copy": copy, "offline": offline}
     live.wait_ticking()
-    yield {"live": live, "offline": offline}
-    live.remove()
-    offline.remove()
+    copy.wait_verified(1)
+    yield made
+    for guest in made.values():
+        guest.remove()
 
 
 def move(running: Stack, lab: Lab, guest: Guest) -> RunRecord:
@@ -151,9 +160,11 @@ def test_cancelled_and_rolled_back(
         running.release()
         ended = running.wait_end(record.id)
         assert ended.state is State.CANCELLED, running.diagnosis(record.id)
-        check_invariants(running, guest, ended, was_running=kind == "live", autostart=True, watch=watch)
+        check_invariants(running, guest, ended, was_running=kind != "offline", autostart=True, watch=watch)
         watch.check_continued()
     assert definitions(lab, guest) == before
+    if kind == "copy":
+        guest.wait_verified_anew(str(ended.source))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -191,7 +202,7 @@ def test_too_late_to_cancel(running: Stack, lab: Lab, guests: dict[str, Guest], 
         running.release()
         ended = running.wait_end(record.id)
     assert (ended.state, ended.cancel_requested) == (State.SUCCEEDED, False), running.diagnosis(record.id)
-    check_invariants(running, guest, ended, was_running=kind == "live", autostart=True, watch=watch)
+    check_invariants(running, guest, ended, was_running=kind != "offline", autostart=True, watch=watch)
     with pytest.raises(InvalidRequest, match="ALREADY_FINISHED"):
         running.client.cancel(record.id)
     with pytest.raises(InvalidRequest, match="NOT_RETRYABLE"):
@@ -228,9 +239,10 @@ def test_what_was_refused_can_be_tried_again(running: Stack, lab: Lab, guests: d
     try_again(running, guest, ended, active=False)
 
 
-def test_what_failed_can_be_tried_again(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
+@pytest.mark.parametrize("disk", ["shared", "local"])
+def test_what_failed_can_be_tried_again(running: Stack, lab: Lab, make_guest: Callable[..., Guest], disk: str) -> None:
     """QEMU dies on the destination in the middle of the transfer."""
-    guest = make_guest("fails-1", "alpha", fill_mib=24, autostart=True)
+    guest = make_guest(f"fails-{disk}", "alpha", fill_mib=24, autostart=True, disk=disk)
     guest.wait_ticking()
     with guest.watch() as watch:
         running.hold("transfer.moving")
