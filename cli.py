@@ -361,6 +361,24 @@ def beat() -> None:
     _exec("beat", "--loglevel", _settings().log_level)
 
 
+@app.command()
+def flower(
+    insecure: Annotated[bool, typer.Option("--insecure", help="Without credentials, on a loopback address.")] = False,
+    address: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.")] = None,
+) -> None:
+    """Start Flower, the web page that operators watch."""
+    settings = _settings()
+    changes = {name: value for name, value in (("address", address), ("port", port)) if value is not None}
+    settings = settings.model_copy(update={"flower": settings.flower.model_copy(update=changes)})
+    from tasks.monitor.launcher import check_access, run_flower
+
+    check_access(settings.flower, insecure=insecure)
+    from tasks.app import app as celery_app
+
+    run_flower(settings, celery_app, insecure=insecure)
+
+
 def run(program: Callable[[], None]) -> int:
     """Run the program; whatever goes wrong is one line and an exit code."""
     try:

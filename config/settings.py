@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tasks.model.errors import ConfigurationError
@@ -64,6 +73,48 @@ class PolicySettings(Section):
     """Seconds without any progress after which the record says ``stalled``."""
 
 
+class FlowerSettings(Section):
+    """Flower, the web page that operators watch."""
+
+    address: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(5555, ge=0, le=65535)
+    """Port to listen on; 0: any free one."""
+    credentials: list[SecretStr] = Field(default_factory=list)
+    """Who may use it: ``name:password`` each. Whoever may can send any task: this commands every host."""
+    certificate: str = ""
+    """PEM file of a TLS certificate; with ``key`` Flower speaks HTTPS."""
+    key: str = ""
+    """PEM file of the certificate's key."""
+    url_prefix: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_.-]+)*/?$")] = ""
+    """Path below which a proxy shows it, for example ``/flower``."""
+    read_only: bool = False
+    """Nothing can be revoked, cancelled or sent."""
+    metrics_open: bool = False
+    """Let Prometheus read ``/metrics`` without credentials."""
+    max_tasks: int = Field(10_000, ge=100, le=10_000_000)
+    """Tasks kept in memory, about 6 KiB each; the oldest go first."""
+    state_file: str = ""
+    """Where its memory is kept; ``flower`` in ``$STATE_DIRECTORY`` or in the user's state directory when empty."""
+    save_interval_s: float = Field(30.0, ge=1)
+    """How often that is written, seconds."""
+
+    @field_validator("credentials")
+    @classmethod
+    def _name_and_password(cls, values: list[SecretStr]) -> list[SecretStr]:
+        for value in values:
+            name, _, password = value.get_secret_value().partition(":")
+            if not name or not password:
+                raise ValueError("each must be name:password")
+        return values
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> FlowerSettings:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything vmferry can be told."""
 
@@ -87,6 +138,8 @@ class Settings(BaseSettings):
     """The inventory; queue messages can name nothing else."""
     policies: dict[PolicyName, PolicySettings] = Field(default_factory=dict)
     """Named policies; ``default`` always exists."""
+    flower: FlowerSettings = Field(default_factory=FlowerSettings)
+    """Flower."""
     max_total: int = Field(16, ge=1, le=10_000)
     """Migrations in flight at the same time, over all hosts."""
     retention_days: float = Field(30.0, gt=0)

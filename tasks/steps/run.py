@@ -11,7 +11,7 @@ from tasks.model.domain import DomainView
 from tasks.model.errors import VmferryError
 from tasks.model.ports import Hypervisor
 from tasks.model.request import Method
-from tasks.model.run import JournalEntry, JournalKind, RunRecord
+from tasks.model.run import JournalEntry, JournalKind, Progress, RunRecord
 from tasks.planning.outcome import Outcome, decide_outcome
 from tasks.steps.lease import Lease
 from tasks.steps.verdict import CancelRequested, Detached
@@ -66,6 +66,8 @@ class StepRun:
     limits: Limits
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the worker shuts down."""
+    report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005
+    """Told of every progress that the record is told of; for people who watch, and must not fail."""
 
     # -- who and where ------------------------------------------------------------------------------------------
 
@@ -117,6 +119,8 @@ class StepRun:
         """Write to the record, fenced; extends the lease as well."""
         after = self.record.model_copy(update=changes)
         self.record = self.store.commit(self.record, after, guard="fence", deadline_in=self.limits.lease_s)
+        if "progress" in changes:
+            self.report(self.record.progress)
 
     def interrupt_if_asked(self, *, cancellable: bool = True) -> None:
         """The point at which a step may be stopped.

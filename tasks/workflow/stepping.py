@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from tasks.model.errors import RetryLater, StaleOwner, StoreUnavailable, VmferryError
-from tasks.model.run import ErrorInfo, RunRecord, State, StepName, StepTiming
+from tasks.model.run import ErrorInfo, Progress, RunRecord, State, StepName, StepTiming
 from tasks.steps import finish, preflight, prepare, rollback, transfer, verify
 from tasks.steps.lease import Lease
 from tasks.steps.run import Limits, Policy, StepRun
@@ -58,8 +58,11 @@ class Handled(Enum):
     """The step failed; rollback has been sent. The rest of this chain must not be sent."""
 
 
-def run_step(runtime: Runtime, name: StepName, run_id: str, attempt: int) -> Handled:
-    """Run one step if it is its turn and nobody else is at it."""
+Report = Callable[[Progress], None]
+
+
+def run_step(runtime: Runtime, name: StepName, run_id: str, attempt: int, report: Report = lambda _: None) -> Handled:
+    """Run one step if it is its turn and nobody else is at it; ``report`` is told how far a transfer is."""
     owner = f"{runtime.owner}.{uuid.uuid4().hex[:8]}"
     record = runtime.store.claim(run_id, attempt=attempt, step=name, owner=owner, lease_s=runtime.settings.lease_s)
     if record is None:
@@ -67,6 +70,7 @@ def run_step(runtime: Runtime, name: StepName, run_id: str, attempt: int) -> Han
         return Handled.CUT
     with Lease(runtime.store, record, runtime.settings.lease_s) as lease:
         run = _step_run(runtime, record, lease)
+        run.report = report
         try:
             return _run_owned(runtime, run, name)
         except (StaleOwner, LeaseLost, StoreUnavailable) as lost:

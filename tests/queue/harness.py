@@ -7,7 +7,10 @@ program's own.
 
 from __future__ import annotations
 
+import base64
 import ctypes
+import http.client
+import json
 import os
 import shutil
 import signal
@@ -365,3 +368,57 @@ def _environment(config_path: Path | None, added: Mapping[str, str] | None) -> d
     if config_path is not None:
         env["VMFERRY_CONFIG"] = str(config_path)
     return {**env, **(added or {})}
+
+
+class FlowerServer(Program):
+    """``vmferry flower`` on a free port.
+
+    Args:
+        config_path: becomes VMFERRY_CONFIG.
+        credentials: ``name:password``; empty: none, which needs ``--insecure`` among ``extra``.
+        state: file in which it keeps what it knows.
+        env: further variables of the environment.
+    """
+
+    def __init__(
+        self,
+        config_path: Path,
+        *,
+        credentials: str = "ops:secret",
+        state: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        extra: Sequence[str] = (),
+        folder: Path | None = None,
+    ) -> None:
+        command = [sys.executable, str(CHECKOUT / "cli.py"), "flower", "--port", "0", *extra]
+        super().__init__("flower", command, folder=folder)
+        self.credentials = credentials
+        added = {"VMFERRY_FLOWER__STATE_FILE": str(state or self.folder / "state")}
+        if credentials:
+            added["VMFERRY_FLOWER__CREDENTIALS"] = json.dumps([credentials])
+        self._env = _environment(config_path, added | dict(env or {}))
+        self.port = 0
+
+    def _wait_ready(self, position: int) -> None:
+        self.wait_log("Flower: http", timeout_s=START_TIMEOUT_S, since=position)
+        line = next(line for line in self.log()[position:].splitlines() if "Flower: http" in line)
+        self.port = int(line.rsplit(":", 1)[1].split("/", 1)[0])
+        wait_for(lambda: self.get("/healthcheck")[0] != 0, "Flower", timeout_s=START_TIMEOUT_S)
+
+    def get(self, path: str, *, credentials: str | None = None) -> tuple[int, str]:
+        """Status and body of a page; ``credentials`` other than its own, or ``""`` for none."""
+        return self.request("GET", path, credentials=credentials)
+
+    def request(self, method: str, path: str, body: Any = None, *, credentials: str | None = None) -> tuple[int, str]:
+        """Status and body of a request; ``body`` is sent as JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+        said = self.credentials if credentials is None else credentials
+        headers = {"Authorization": f"Basic {base64.b64encode(said.encode()).decode()}"} if said else {}
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()

@@ -63,9 +63,9 @@ for _name, _run in list(stepping.RUN.items()):
 _run_step = stepping.run_step
 
 
-def _held_run_step(runtime: Runtime, name: StepName, run_id: str, attempt: int) -> Handled:
+def _held_run_step(runtime: Runtime, name: StepName, run_id: str, attempt: int, report: Any = None) -> Handled:
     _hold(name, "before")
-    handled = _run_step(runtime, name, run_id, attempt)
+    handled = _run_step(runtime, name, run_id, attempt, report)
     _hold(name, "handed")
     return handled
 

@@ -1,0 +1,1 @@
+"""Flower as operators get it from ``vmferry flower``."""
