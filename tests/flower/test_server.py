@@ -136,10 +136,10 @@ def test_behind_a_proxy_with_a_path(config: Path) -> None:
 
 def test_why_a_migration_waits_is_shown(flower: FlowerServer, client: Client) -> None:
     """Nobody works on it: it is queued, has no task, and can be cancelled all the same."""
-    record = client.submit({"vm": "<b>web&7</b>", "destination": "beta", "source": "alpha"}, run_id="waits-1")
+    record = client.submit({"vm": "<b>web&7", "destination": "beta", "source": "alpha"}, run_id="waits-1")
     status, page = flower.get("/migrations")
     assert status == 200
-    assert "&lt;b&gt;web&amp;7&lt;/b&gt;" in page
+    assert "&lt;b&gt;web&amp;7" in page
     assert "<b>web" not in page
     assert "alpha → beta" in page
     assert 'href="/migrations"' in page
