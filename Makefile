@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 # The lab needs root: namespaces, bridges, libvirtd.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(comma)KEEP$(comma)PAIRS)
 
-.PHONY: help venv system system-lab test check demo demo-down bench lab lab-down lab-shell docs lock clean
+.PHONY: help venv system system-lab test check demo demo-down bench screenshots lab lab-down lab-shell docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ system: ## Debian packages that are needed to build and run
 	@.ci/install-packages build runtime
 
 system-lab: ## Debian packages that the lab of real hosts needs as well
-	@.ci/install-packages build runtime lab
+	@.ci/install-packages build runtime lab browser
 
 $(STAMP): .ci/requirements.txt pyproject.toml
 	@$(MAKE) --no-print-directory system
@@ -55,6 +55,9 @@ lab-down: venv ## take them down again
 
 lab-shell: venv ## a shell that reaches the lab's hosts
 	@$(AS_ROOT) $(BIN)/python -m tests.lab shell --name $(LAB)
+
+screenshots: venv system-lab ## take the README's pictures anew
+	@$(AS_ROOT) $(BIN)/python -m tests.flower.screenshots
 
 docs: venv ## generate the pages that come from code
 	$(BIN)/python -m docs.generate

@@ -13,10 +13,12 @@ from typing import Any
 from celery import Celery
 from flower.app import Flower, rewrite_handler
 from flower.command import extract_settings, sigterm_handler
+from flower.events import Events
 from flower.options import options
 from flower.urls import settings as tornado_settings
+from tornado.ioloop import IOLoop
 
-from config.logging import configure_logging
+from config.logging import PERIODIC_TASKS, configure_logging
 from config.settings import FlowerSettings, Settings
 from tasks.client import Client
 from tasks.model.errors import ConfigurationError
@@ -82,10 +84,28 @@ def check_access(flower: FlowerSettings, *, insecure: bool) -> None:
         raise ConfigurationError("FLOWER_INSECURE_ADDRESS", message, "set credentials, or address = 127.0.0.1")
 
 
+class MigrationEvents(Events):
+    """Flower's memory without the housekeeping: who sends such a task still says so, and nothing more is ever heard."""
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Take an event in, unless it is about a periodic task."""
+        if event.get("name") not in PERIODIC_TASKS:
+            super().on_event(event)
+
+
 def make_flower(flower: FlowerSettings, app: Celery, client: Client) -> Flower:
     """Flower's application with our pages before its own."""
     loader = OurLoader(tornado_settings["template_path"], autoescape="xhtml_escape")
-    made = Flower(capp=app, options=options, **(tornado_settings | {"template_loader": loader}))
+    events = MigrationEvents(
+        app,
+        io_loop=IOLoop.current(),
+        db=options.db,
+        persistent=options.persistent,
+        state_save_interval=options.state_save_interval,
+        max_workers_in_memory=options.max_workers,
+        max_tasks_in_memory=options.max_tasks,
+    )
+    made = Flower(capp=app, options=options, events=events, **(tornado_settings | {"template_loader": loader}))
     made.vmferry_client = client
     made.vmferry_metrics_open = flower.metrics_open
     ours = [rewrite_handler(h, flower.url_prefix) if flower.url_prefix else h for h in handlers()]

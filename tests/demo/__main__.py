@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.demo.door import Door
 from tests.lab import Guest, GuestWatch, Lab, LabError, LabUnavailable
 from tests.lab.shell import kill, remember
 from tests.lab.spec import Spec
-from tests.queue.harness import Beat, Program, RedisServer, Worker
+from tests.queue.harness import Beat, FlowerServer, Program, RedisServer, Worker
 from tests.scenarios.stack import REPOSITORY, to_toml
 
 KEEP = os.environ.get("KEEP") == "1"
@@ -44,16 +46,19 @@ class Demo:
         self.folder.mkdir(exist_ok=True)
         self.config = self.folder / "vmferry.toml"
         self.programs: list[Program] = []
+        self.flower_address = ""
+        """For a browser on this machine, with what it asks for."""
 
     def start(self) -> None:
-        """Redis on the hub's loopback, one worker for each queue, beat."""
+        """Redis on the hub's loopback, one worker for each queue, beat, Flower."""
         # The whole of it lives in the hub's network namespace, so that the usual port is free whatever runs outside.
         redis = RedisServer(Path(tempfile.mkdtemp(prefix="vmferry-demo-")), address="127.0.0.1", port=6379)
         values = {"broker_url": "redis://127.0.0.1:6379/0", "hosts": self.lab.inventory("tcp")}
         self.config.write_text(to_toml(values))
         control = Worker(self.config, queues="vmferry", concurrency=4, name="control", folder=self.folder)
         steps = Worker(self.config, queues="vmferry.steps", concurrency=16, name="steps", folder=self.folder)
-        self.programs += [redis, control, steps, Beat(self.config, self.folder)]
+        self.flower = FlowerServer(self.config, credentials=f"demo:{secrets.token_urlsafe(9)}", folder=self.folder)
+        self.programs += [redis, control, steps, Beat(self.config, self.folder), self.flower]
         for program in self.programs:
             program.start()
 
@@ -80,6 +85,8 @@ def report(demo: Demo, guest: Guest, record: dict[str, Any], watch: GuestWatch |
     table.add_row("state", f"{record['state']} ({record['method']}, storage {record['storage']})")
     for timing in record["timings"]:
         table.add_row(f"  {timing['step']}", f"{(timing['ended_at'] - timing['started_at']) * 1000:.0f} ms")
+    for copy in record["copies"]:
+        table.add_row(f"disk {copy['target']}", f"copied to {copy['path']}")
     table.add_row("in all", f"{(record['finished_at'] - record['submitted_at']) * 1000:.0f} ms")
     if watch is not None:
         table.add_row("pause, as seen from outside", f"{watch.max_gap_ms():.0f} ms between two beats of 5 ms")
@@ -117,6 +124,23 @@ def offline_scene(demo: Demo) -> None:
     demo.vmferry("list")
 
 
+def copy_scene(demo: Demo) -> None:
+    """A running guest whose disk only alpha has, and which reads that disk all the time."""
+    say("boot a guest on alpha with a disk of its own (256 MiB, 24 MiB written), which it reads again and again")
+    guest = demo.lab.guest("files-1", "alpha", disk="local", disk_mib=256, write_kib_s=32768, write_stop=24 * 256)
+    guest.wait_verified(1)
+    with guest.watch() as watch:
+        time.sleep(0.5)
+        demo.vmferry("migrate", "files-1", "--to", "beta", "--id", "demo-copy", "--wait")
+        time.sleep(0.5)
+    watch.check_never_twice()
+    watch.check_continued()
+    record = json.loads(demo.vmferry("show", "demo-copy", "--json", capture=True))
+    report(demo, guest, record, watch)
+    guest.wait_verified(1, "beta")
+    say("every block that the guest reads on beta is what it had written on alpha")
+
+
 def until_filled(guest: Guest) -> None:
     """Wait until the guest has filled its memory."""
     console_file = guest.console("alpha")
@@ -133,25 +157,31 @@ def running_demo(name: str) -> Iterator[Demo]:
     say("bring up two libvirt hosts, alpha and beta, with shared storage, in namespaces of this machine")
     lab = Lab.up(name, ("alpha", "beta"))
     demo = Demo(lab)
+    door = Door()  # made here, in the machine's own network
     try:
         lab.enter()
-        say("start a private Redis, a control worker, a steps worker and beat")
+        say("start a private Redis, a control worker, a steps worker, beat and Flower")
         demo.start()
+        door.open(demo.flower.port)
+        demo.flower_address = f"http://{demo.flower.credentials}@127.0.0.1:{door.port}"
+        console.print(f"  Flower: {demo.flower_address}")
         yield demo
         if KEEP:
             hold(demo, name)
     finally:
         demo.stop()
+        door.close()
         lab.down()
 
 
 def play(name: str) -> int:
-    """Both scenes; one line for whatever goes wrong."""
+    """All scenes; one line for whatever goes wrong."""
     began = time.monotonic()
     try:
         with running_demo(name) as demo:
             live_scene(demo)
             offline_scene(demo)
+            copy_scene(demo)
             say(f"done in {time.monotonic() - began:.0f} s")
     except (LabError, LabUnavailable, TimeoutError, AssertionError) as error:
         console.print(f"[bold red]demo: {error}[/]")
@@ -171,6 +201,8 @@ def hold(demo: Demo, name: str) -> None:
         f"  export VMFERRY_CONFIG={demo.config}\n"
         f"  .venv/bin/vmferry vms\n"
         f"  .venv/bin/vmferry migrate web-1 --to alpha --wait\n"
+        f"Flower, in a browser on this machine:\n"
+        f"  {demo.flower_address}/migrations\n"
         f"and to end it:\n"
         f"  make demo-down"
     )
