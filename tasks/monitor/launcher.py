@@ -45,6 +45,7 @@ def run_flower(settings: Settings, app: Celery, *, insecure: bool = False) -> No
     _set_options(settings.flower)
     extract_settings()
     configure_logging(settings)
+    logging.getLogger("tornado.access").setLevel(logging.WARNING)  # pages renew themselves every few seconds
     client = Client(settings)
     flower = make_flower(settings.flower, app, client)
     atexit.register(flower.stop)

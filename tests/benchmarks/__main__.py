@@ -25,6 +25,7 @@ from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measur
 from tests.benchmarks.pairs import Pair, measure_pairs
 from tests.benchmarks.report import Figure, figures_of, flight_figures, machine, print_table, write_json
 from tests.benchmarks.rig import running_rig
+from tests.benchmarks.watching import measure_watching, watching_figures
 from tests.lab import Lab, LabError, LabUnavailable
 
 FILL_MIB = 0
@@ -58,6 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ssh-pairs", type=int, help="pairs over ssh (default: a third of --pairs)")
     parser.add_argument("--copies", type=int, default=10, help="pairs with a disk that is copied; 0: none")
     parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
+    parser.add_argument("--no-flower", action="store_true", help="do not measure Flower")
     parser.add_argument("--adoptions", type=int, default=5, help="workers killed in mid-transfer; 0: none")
     parser.add_argument(
         "--fill-mib", type=int, default=FILL_MIB, help="of the guest's 256 MiB, filled with random data"
@@ -88,6 +90,11 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
         figures += flight_figures(flight)
     if options.adoptions:
         figures.append(_adoption(lab, options.adoptions))
+    if not options.no_flower:
+        console.print("Flower with 10,000 finished steps")
+        watching = measure_watching()
+        raw["flower"] = asdict(watching)
+        figures += watching_figures(watching)
     about = machine(lab.virt_type) | {"pairs": wanted, "fill_mib": options.fill_mib}
     print_table(figures, about)
     write_json(options.json, figures, about, raw)
