@@ -85,6 +85,12 @@ def check_access(flower: FlowerSettings, *, insecure: bool) -> None:
         raise ConfigurationError("FLOWER_INSECURE_ADDRESS", message, "set credentials, or address = 127.0.0.1")
 
 
+class PatientFlower(Flower):
+    """Flower in which many callers can wait for results at the same time; each occupies a thread."""
+
+    max_workers = 64
+
+
 class MigrationEvents(Events):
     """Flower's memory without the housekeeping: who sends such a task still says so, and nothing more is ever heard."""
 
@@ -106,7 +112,7 @@ def make_flower(flower: FlowerSettings, app: Celery, client: Client) -> Flower:
         max_workers_in_memory=options.max_workers,
         max_tasks_in_memory=options.max_tasks,
     )
-    made = Flower(capp=app, options=options, events=events, **(tornado_settings | {"template_loader": loader}))
+    made = PatientFlower(capp=app, options=options, events=events, **(tornado_settings | {"template_loader": loader}))
     made.vmferry_client = client
     made.vmferry_metrics_open = flower.metrics_open
     ours = [rewrite_handler(h, flower.url_prefix) if flower.url_prefix else h for h in handlers()]

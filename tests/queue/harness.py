@@ -269,7 +269,7 @@ class RedisServer(Program):
 
     @property
     def _credentials(self) -> str:
-        return f":{quote(self.password, safe='')}@" if self.password else ""
+        return f"default:{quote(self.password, safe='')}@" if self.password else ""
 
     @property
     def tcp_url(self) -> str:

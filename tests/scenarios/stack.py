@@ -47,10 +47,19 @@ def to_toml(settings: Mapping[str, Any]) -> str:
 class Stack:
     """Redis, configuration, workers and beat of one test."""
 
-    def __init__(self, lab: Lab, folder: Path, *, transport: str = "tcp", limits: int = 4, **settings: Any) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        folder: Path,
+        *,
+        transport: str = "tcp",
+        limits: int = 4,
+        redis: RedisServer | None = None,
+        **settings: Any,
+    ) -> None:
         self.lab = lab
         self.folder = folder
-        self.redis = RedisServer()
+        self.redis = redis or RedisServer()
         self.workers: list[Worker] = []
         self.beat: Beat | None = None
         self._point = "none"
