@@ -14,3 +14,271 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+
+from tasks.model.errors import ConfigurationError
+from tasks.model.request import HostName, PolicyName
+
+CONFIG_VARIABLE = "VMFERRY_CONFIG"
+DEFAULT_PATHS = (Path("vmferry.toml"), Path("/etc/vmferry/vmferry.toml"))
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
+DEFAULT_SECRETS = Path("/run/secrets")
+ENV_PREFIX = "VMFERRY_"
+NOT_SETTINGS = ("VMFERRY_CONFIG", "VMFERRY_LAB", "VMFERRY_TEST")
+"""Variables with the prefix that are not settings (the configuration's path, the test lab's own)."""
+
+BROKER_SCHEMES = ("redis", "rediss", "sentinel", "redis+socket", "unix")
+LIBVIRT_URI = r"^(qemu|test)(\+(ssh|tls|tcp|unix|libssh2|libssh))?://"
+
+
+class Section(BaseModel):
+    """Base of the nested sections: no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class HostSettings(Section):
+    """One host of the inventory."""
+
+    uri: Annotated[str, StringConstraints(pattern=LIBVIRT_URI)]
+    """How a worker reaches its libvirt daemon."""
+    peer_uri: Annotated[str, StringConstraints(pattern=LIBVIRT_URI)] | None = None
+    """How the other hosts' libvirt daemons reach it; ``uri`` when absent."""
+    migration_address: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]+$")] | None = None
+    """Address or name for the migration traffic; the destination's host name, as libvirt knows it, when absent."""
+    max_outgoing: int = Field(2, ge=0, le=1000)
+    """Migrations leaving this host at the same time; 0: none may leave."""
+    max_incoming: int = Field(2, ge=0, le=1000)
+    """Migrations arriving at this host at the same time; 0: none may arrive."""
+
+
+class PolicySettings(Section):
+    """Named convergence settings."""
+
+    max_downtime_ms: int = Field(300, ge=1, le=2_000_000)
+    """Longest pause that QEMU may plan for the switch-over, milliseconds."""
+    bandwidth_mib_s: int = Field(0, ge=0)
+    """Limit of the migration's bandwidth in MiB/s; 0: none."""
+    auto_converge: bool = False
+    """Let QEMU slow the guest's CPUs down when memory is dirtied faster than it is sent."""
+    completion_timeout_s: float = Field(0.0, ge=0)
+    """Abort and roll back when the transfer takes longer, seconds; 0: never."""
+    stall_after_s: float = Field(60.0, gt=0)
+    """Seconds without any progress after which the record says ``stalled``."""
+
+
+class FlowerSettings(Section):
+    """Flower, the web page that operators watch."""
+
+    address: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(5555, ge=0, le=65535)
+    """Port to listen on; 0: any free one."""
+    credentials: list[SecretStr] = Field(default_factory=list)
+    """Who may use it: ``name:password`` each. Whoever may can send any task: this commands every host."""
+    certificate: str = ""
+    """PEM file of a TLS certificate; with ``key`` Flower speaks HTTPS."""
+    key: str = ""
+    """PEM file of the certificate's key."""
+    url_prefix: Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_.-]+)*/?$")] = ""
+    """Path below which a proxy shows it, for example ``/flower``."""
+    read_only: bool = False
+    """Nothing can be revoked, cancelled or sent."""
+    metrics_open: bool = False
+    """Let Prometheus read ``/metrics`` without credentials."""
+    max_tasks: int = Field(10_000, ge=100, le=10_000_000)
+    """Tasks kept in memory, about 6 KiB each; the oldest go first."""
+    state_file: str = ""
+    """Where its memory is kept; ``flower`` in ``$STATE_DIRECTORY`` or in the user's state directory when empty."""
+    save_interval_s: float = Field(30.0, ge=1)
+    """How often that is written, seconds."""
+
+    @field_validator("credentials")
+    @classmethod
+    def _name_and_password(cls, values: list[SecretStr]) -> list[SecretStr]:
+        for value in values:
+            name, _, password = value.get_secret_value().partition(":")
+            if not name or not password:
+                raise ValueError("each must be name:password")
+        return values
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> FlowerSettings:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key go together")
+        return self
+
+
+class Settings(BaseSettings):
+    """Everything vmferry can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    """Redis as broker: redis://, rediss://, sentinel://, or redis+socket:///path. Use a db of its own."""
+    result_backend: str = ""
+    """Redis as Celery's result store; the broker's when empty."""
+    record_url: str = ""
+    """Redis for run records, tokens and locks; the broker's when empty."""
+    sentinel_master: str = "mymaster"
+    """Name of the master, with sentinel:// only."""
+    hosts: dict[HostName, HostSettings] = Field(default_factory=dict)
+    """The inventory; queue messages can name nothing else."""
+    policies: dict[PolicyName, PolicySettings] = Field(default_factory=dict)
+    """Named policies; ``default`` always exists."""
+    flower: FlowerSettings = Field(default_factory=FlowerSettings)
+    """Flower."""
+    max_total: int = Field(16, ge=1, le=10_000)
+    """Migrations in flight at the same time, over all hosts."""
+    retention_days: float = Field(30.0, gt=0)
+    """How long finished records and results are kept, days."""
+    lease_s: float = Field(12.0, ge=1)
+    """A step's owner renews this lease; when it ends another worker may adopt the migration, seconds."""
+    reconcile_period_s: float = Field(5.0, gt=0)
+    """How often records are looked over for expired leases and hand-overs, seconds."""
+    hand_over_s: float = Field(10.0, gt=0)
+    """How long a sent step may take to be claimed before it is sent again, seconds."""
+    connect_timeout_s: float = Field(10.0, gt=0)
+    """How long opening a connection to a host may take, seconds."""
+    unreachable_timeout_s: float = Field(300.0, ge=0)
+    """How long rollback waits for an unreachable host before it asks for attention, seconds."""
+    progress_period_s: float = Field(0.5, gt=0)
+    """How often a transfer's statistics are read, seconds."""
+    step_concurrency: int = Field(32, ge=1, le=1000)
+    """Threads of a steps worker."""
+    control_concurrency: int = Field(4, ge=1, le=100)
+    """Threads of a control worker."""
+    log_format: Literal["text", "json"] = "text"
+    """One readable line or one JSON object a log line."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("broker_url", "result_backend", "record_url")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        scheme = value.split("://", 1)[0]
+        if value and ("://" not in value or scheme not in BROKER_SCHEMES):
+            raise ValueError(f"must be one of {', '.join(s + '://' for s in BROKER_SCHEMES)}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_policy(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            policies = values.setdefault("policies", {})
+            if isinstance(policies, dict):
+                policies.setdefault("default", {})
+        return values
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment wins over secrets, and these over the file, whose values arrive as arguments."""
+        return env_settings, SecretsSettingsSource(settings_cls, secrets_dir=find_secrets()), init_settings
+
+    def policy(self, name: str) -> PolicySettings:
+        """The named policy; a record may name one that was since removed, then ``default``."""
+        return self.policies.get(name, self.policies["default"])
+
+    @property
+    def retention_s(self) -> int:
+        """Retention in whole seconds, for Redis."""
+        return int(self.retention_days * 86400)
+
+
+def find_secrets() -> list[Path]:
+    """The folders whose files ``vmferry_<setting>`` are settings; a later one wins."""
+    folders = [DEFAULT_SECRETS]
+    if named := os.environ.get(CREDENTIALS_VARIABLE):
+        folders.append(Path(named))
+    return [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK) and folder.is_dir()]
+
+
+def find_config() -> Path | None:
+    """The configuration file that would be read, None when there is none.
+
+    Raises:
+        ConfigurationError: ``CONFIG_NOT_FOUND`` when VMFERRY_CONFIG names a file that does not exist.
+    """
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise ConfigurationError(
+                "CONFIG_NOT_FOUND", f"{CONFIG_VARIABLE} names {named}, which is no file", "correct or unset it"
+            )
+        return Path(named)
+    return next((path for path in DEFAULT_PATHS if path.is_file()), None)
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read and check the configuration.
+
+    Raises:
+        ConfigurationError: ``CONFIG_NOT_FOUND``, ``CONFIG_UNREADABLE`` (not TOML, no permission) or ``CONFIG_INVALID``
+            (unknown key, bad value; the message names each key), ``SECRET_UNREADABLE``.
+    """
+    chosen = path or find_config()
+    values = _read_toml(chosen) if chosen else {}
+    _refuse_unknown_variables()
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise ConfigurationError(
+            "CONFIG_INVALID", f"{chosen or 'environment'}: {problems}", "see docs/settings.md"
+        ) from None
+    except ValueError as error:  # pydantic-settings: a value that is not the JSON it must be, a file it cannot read
+        if isinstance(cause := error.__cause__, OSError):
+            raise ConfigurationError(
+                "SECRET_UNREADABLE", f"{cause.filename}: {cause.strerror}", "let the user that vmferry runs as read it"
+            ) from None
+        raise ConfigurationError("CONFIG_INVALID", f"environment: {error}", "see docs/settings.md") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError("CONFIG_UNREADABLE", f"{path}: {error}", "correct the file") from None
+
+
+def _refuse_unknown_variables() -> None:
+    for name in os.environ:
+        if not name.startswith(ENV_PREFIX) or name.startswith(NOT_SETTINGS):
+            continue
+        field = name.removeprefix(ENV_PREFIX).split("__", 1)[0].lower()
+        if field not in Settings.model_fields:
+            raise ConfigurationError(
+                "CONFIG_INVALID", f"{name}: no such setting in the environment", "see docs/settings.md"
+            )
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown or logged."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rsplit("@", 1)[1]
+    user = parts.username or ""
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))

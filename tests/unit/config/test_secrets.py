@@ -13,7 +13,7 @@ from config import settings
 from config.settings import load_settings
 from tasks.model.errors import ConfigurationError
 
-SECRET = "redis://:of-the-secret@redis:6379/0"
+URL = "redis://:of-the-secret@redis:6379/0"
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "vmferry.toml").write_text('broker_url = "redis://of-the-file/0"\n')
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "ssh_key").write_text("is not for the settings\n")
-    (tmp_path / "secrets" / "vmferry_broker_url").write_text(SECRET + "\n")
+    (tmp_path / "secrets" / "vmferry_broker_url").write_text(URL + "\n")
     return tmp_path / "secrets"
 
 
 def test_a_secret_wins_over_the_file(secrets: Path) -> None:
-    assert load_settings().broker_url == SECRET
+    assert load_settings().broker_url == URL
 
 
 def test_the_environment_wins_over_a_secret(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
