@@ -69,7 +69,7 @@ def machine_settings() -> dict[str, bytes]:
     """Files of the base image by their path: certificates, and what apt and pip are told on this machine."""
     apt = [line for line in run("apt-config", "dump").splitlines() if APT_SETTINGS.fullmatch(line)]
     given = run(sys.executable, "-m", "pip", "config", "list").splitlines()
-    pip = dict(found.groups() for line in given if (found := PIP_SETTINGS.fullmatch(line)))
+    pip = {found[1]: found[2] for line in given if (found := PIP_SETTINGS.fullmatch(line))}
     # Folders of this machine are not in the image; packages come from where the lock file's come from.
     remote = {name: " ".join(v for v in value.split() if not v.startswith("file:")) for name, value in pip.items()}
     remote = {name: value for name, value in remote.items() if value}

@@ -20,7 +20,7 @@ _OWN_NETWORK = os.open("/proc/thread-self/ns/net", os.O_RDONLY)  # before any te
 OUTSIDE = ("nsenter", f"--net=/proc/{os.getpid()}/fd/{_OWN_NETWORK}", "--")
 """What runs a command in the machine's own network, wherever the calling thread is by then."""
 
-# Process 1 of the namespace is a shell, which reaps what the engine leaves behind. A system's own containerd is covered.
+# Process 1 of the namespace is a shell, which reaps what the engine leaves. A system's own containerd is covered.
 INIT = '[ ! -d /run/containerd ] || mount -t tmpfs tmpfs /run/containerd; "$@"; exit'
 # docker-compose of this age is a program of its own; users type "docker compose".
 PLUGIN = """#!/bin/sh
