@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.containers.base import cache_folder
@@ -69,8 +71,7 @@ class Dockerd(Program):
             self.wait(STOP_TIMEOUT_S)
         super().stop()
         self.socket.unlink(missing_ok=True)
-        for folder in Path("/sys/fs/cgroup").glob(f"{'*/' * (not _unified())}{self.cgroup}"):
-            _remove_cgroup(folder)
+        _remove_cgroups(self.cgroup)
 
 
 class Engine:
@@ -142,36 +143,45 @@ def private_engine() -> Iterator[Engine]:
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
         raise LabUnavailable(f"the containers need {', '.join(missing)}: .ci/install-packages containers")
     cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    _sweep()
     folder = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="engine-"))
-    engine = Engine(folder)
-    try:
+    with (folder / "in-use").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        engine = Engine(folder)
         try:
-            engine.start()
-        except TimeoutError as error:
-            raise LabUnavailable(f"no container engine can be started here: {error}") from None
-        yield engine
-    finally:
-        engine.stop()
-        shutil.rmtree(folder)
+            try:
+                engine.start()
+            except TimeoutError as error:
+                raise LabUnavailable(f"no container engine can be started here: {error}") from None
+            yield engine
+        finally:
+            engine.stop()
+            shutil.rmtree(folder)
+
+
+def _sweep() -> None:
+    """Remove what killed runs left: their engines died with them, their files did not."""
+    for file in cache_folder().glob("engine-*/in-use"):
+        with contextlib.suppress(OSError), file.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_cgroups(f"vmferry-{file.parent.name}")
+            shutil.rmtree(file.parent)
 
 
 def _only_child(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
-def _unified() -> bool:
-    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
-
-
-def _remove_cgroup(folder: Path) -> None:
+def _remove_cgroups(name: str) -> None:
     """Deepest first; they are empty when their processes have gone, a moment after these were killed."""
-    for inner in sorted(folder.rglob("*/"), key=lambda path: -len(path.parts)):
-        if inner.is_dir():
-            wait_for(lambda inner=inner: _removed(inner), f"{inner} is empty")  # type: ignore[misc]
-    wait_for(lambda: _removed(folder), f"{folder} is empty")
+    hierarchies = Path("/sys/fs/cgroup")
+    for top in {*hierarchies.glob(name), *hierarchies.glob(f"*/{name}")}:
+        folders = [path for path in (top, *top.rglob("*/")) if path.is_dir()]
+        for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+            wait_for(partial(_is_removed, folder), f"{folder} is empty")
 
 
-def _removed(folder: Path) -> bool:
+def _is_removed(folder: Path) -> bool:
     try:
         folder.rmdir()
     except FileNotFoundError:

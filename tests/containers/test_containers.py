@@ -110,9 +110,9 @@ def test_the_image_has_nothing_to_build_with_and_no_tests(up: Project) -> None:
 def test_redis_refuses_without_the_password_and_keeps_what_it_is_told(up: Project) -> None:
     refused = up.compose("exec", "-T", "redis", "redis-cli", "ping")
     assert "NOAUTH" in refused
-    password = "REDISCLI_AUTH=$(sed 's/.*:\\(.*\\)@.*/\\1/' /run/secrets/vmferry_broker_url)"
+    as_told = "REDISCLI_AUTH=$(sed 's/.*:\\(.*\\)@.*/\\1/' /run/secrets/vmferry_broker_url)"
     for name, value in {"appendonly": "yes", "maxmemory-policy": "noeviction"}.items():
-        said = up.compose("exec", "-T", "redis", "sh", "-c", f"{password} redis-cli config get {name}")
+        said = up.compose("exec", "-T", "redis", "sh", "-c", f"{as_told} redis-cli config get {name}")
         assert said.split() == [name, value]
 
 
