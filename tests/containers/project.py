@@ -19,6 +19,18 @@ from tests.queue.harness import wait_for
 from tests.scenarios.stack import REPOSITORY
 
 NEEDED = (".ci", ".dockerignore", "LICENSE", "README.md", "cli.py", "config", "docker", "pyproject.toml", "tasks")
+MACHINE = "vmferry-machine"
+MACHINE_DOCKERFILE = """
+FROM vmferry
+USER root
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends systemd redis-server >/dev/null \\
+ && rm /etc/ssh/ssh_config.d/vmferry.conf
+COPY config/systemd /etc/systemd/system
+COPY config/vmferry.example.toml /etc/vmferry/vmferry.toml
+RUN systemctl enable vmferry.target
+ENTRYPOINT ["/lib/systemd/systemd"]
+"""
+"""A machine that was set up with the units: nothing of it is what containers are for."""
 OURS = ("control", "steps", "beat", "flower")
 SUBNET = "172.31.88.0/24"
 BUILD_TIMEOUT_S = 600.0
@@ -67,6 +79,9 @@ class Project:
         self.engine.docker(*build, REDIS, "-", stdin=REDIS_DOCKERFILE, timeout_s=BUILD_TIMEOUT_S)
         self.run("cd docker && mkdir secrets && touch vmferry.toml && docker compose build control", BUILD_TIMEOUT_S)
         self.run("rm -r docker/secrets docker/vmferry.toml")
+        (self.folder / "Machine").write_text(MACHINE_DOCKERFILE)
+        context = str(self.folder)
+        self.engine.docker(*build, MACHINE, "--file", f"{context}/Machine", context, timeout_s=BUILD_TIMEOUT_S)
 
     def move_into_the_lab(self) -> None:
         """Let the engine make its networks in the lab's hub, and the hosts find the way back to the containers."""
