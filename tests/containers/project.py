@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+from base64 import b64encode
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ ENTRYPOINT ["/lib/systemd/systemd"]
 """
 """A machine that was set up with the units: nothing of it is what containers are for."""
 OURS = ("control", "steps", "beat", "flower")
+FLOWER_PORT = 5555
 SUBNET = "172.31.88.0/24"
 BUILD_TIMEOUT_S = 600.0
 
@@ -42,6 +46,14 @@ def example(name: str) -> str:
     found = re.search(rf"<!-- {name} -->\n```sh\n(.*?)```", text, re.DOTALL)
     assert found, f"docs/containers.md has no example called {name}"
     return found[1]
+
+
+def ask_flower(path: str, credentials: str = "") -> int:
+    """The status of Flower's answer on the lab hub's loopback address, where whatever runs it publishes it."""
+    headers = {"Authorization": f"Basic {b64encode(credentials.encode()).decode()}"} if credentials else {}
+    with closing(http.client.HTTPConnection("127.0.0.1", FLOWER_PORT, timeout=20)) as connection:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status
 
 
 class Project:

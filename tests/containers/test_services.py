@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from tests.containers.project import MACHINE, Project
+from tests.containers.project import MACHINE, Project, ask_flower
 from tests.lab import Guest
 from tests.queue.harness import wait_for
 
 pytestmark = [pytest.mark.containers, pytest.mark.lab, pytest.mark.timeout(1200)]
 
-SERVICES = ("vmferry-control", "vmferry-steps", "vmferry-beat")
+SERVICES = ("vmferry-control", "vmferry-steps", "vmferry-beat", "vmferry-flower")
+OPERATOR = "operator:knows"
 HOME = "/var/lib/vmferry"
 
 
@@ -32,11 +34,17 @@ class Machine:
         ]
         options += ["--tmpfs=/run", "--tmpfs=/run/lock", "--volume=/sys/fs/cgroup:/sys/fs/cgroup"]
         options += [f"--add-host={host}:{spec.address(host)}" for host in spec.hosts]
-        self._id = self._docker("run", "--detach", *options, MACHINE).strip()
+        self._id = self._docker("create", *options, MACHINE).strip()
 
     def sh(self, script: str, *, user: str = "root", check: bool = True) -> str:
         """Run a shell script there; its standard output."""
         return self._docker("exec", "--user", user, self._id, "sh", "-ec", script, check=check, timeout_s=120)
+
+    def start(self, folder: Path) -> None:
+        """Boot it, with Flower's credentials where the services look for what nobody else may read."""
+        (folder / "environment").write_text(f"VMFERRY_FLOWER__CREDENTIALS='[\"{OPERATOR}\"]'\n")
+        self._docker("cp", str(folder / "environment"), f"{self._id}:/etc/vmferry/environment")
+        self._docker("start", self._id)
 
     def put_keys(self) -> None:
         """Where SSH looks for them, owned by the user that the services run as."""
@@ -65,10 +73,11 @@ class Machine:
 
 
 @pytest.fixture
-def machine(project: Project) -> Iterator[Machine]:
+def machine(project: Project, tmp_path: Path) -> Iterator[Machine]:
     """One with a Redis and the lab's keys."""
     made = Machine(project)
     try:
+        made.start(tmp_path)
         made.put_keys()
         made.start_redis()
         yield made
@@ -84,6 +93,7 @@ def test_the_services_move_a_vm_and_stop_in_time(machine: Machine, make_guest: C
             wait_for(partial(machine.has_said, f"INFO celery.apps.worker {role}@"), role, timeout_s=60)
         except TimeoutError:
             pytest.fail(f"{role} does not get ready\n{machine.journal()}")
+    assert (ask_flower("/api/workers"), ask_flower("/api/workers", OPERATOR)) == (401, 200)
     machine.sh("/opt/vmferry/bin/vmferry migrate web-9 --to beta --wait", user="vmferry")
     guest.wait_ticking("beta")
     assert machine.sh(f"systemctl is-active {' '.join(SERVICES)}").split() == ["active"] * len(SERVICES)
