@@ -67,6 +67,7 @@ class Project:
                 shutil.copytree(REPOSITORY / name, folder / name, ignore=mine)
             else:
                 shutil.copy(REPOSITORY / name, folder / name)
+        (folder / "docker/ssh_config").chmod(0o664)  # as after a checkout with umask 002
         (folder / "override.json").write_text(json.dumps(self._override()))
 
     def _override(self) -> dict[str, Any]:
