@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 # The lab needs root: namespaces, bridges, libvirtd.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(comma)KEEP$(comma)PAIRS)
 
-.PHONY: help venv system system-lab test check demo demo-down bench screenshots lab lab-down lab-shell docs lock clean
+.PHONY: help venv system system-lab system-test test check demo demo-down bench screenshots lab lab-down lab-shell docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,10 @@ system: ## Debian packages that are needed to build and run
 	@.ci/install-packages build runtime
 
 system-lab: ## Debian packages that the lab of real hosts needs as well
-	@.ci/install-packages build runtime lab browser
+	@.ci/install-packages build runtime lab
+
+system-test: ## Debian packages that the tests need on top: a browser, a container engine
+	@.ci/install-packages build runtime lab browser containers
 
 $(STAMP): .ci/requirements.txt pyproject.toml
 	@$(MAKE) --no-print-directory system
@@ -29,7 +32,7 @@ $(STAMP): .ci/requirements.txt pyproject.toml
 
 venv: $(STAMP) ## virtual environment with pinned dependencies
 
-test: venv system-lab ## all tests, the lab's included
+test: venv system-test ## all tests, the lab's and the containers' included
 	$(AS_ROOT) $(BIN)/python -m pytest
 
 check: venv ## ruff, mypy --strict, import-linter
@@ -56,7 +59,7 @@ lab-down: venv ## take them down again
 lab-shell: venv ## a shell that reaches the lab's hosts
 	@$(AS_ROOT) $(BIN)/python -m tests.lab shell --name $(LAB)
 
-screenshots: venv system-lab ## take the README's pictures anew
+screenshots: venv system-test ## take the README's pictures anew
 	@$(AS_ROOT) $(BIN)/python -m tests.flower.screenshots
 
 docs: venv ## generate the pages that come from code

@@ -2,6 +2,8 @@
 
 The file is ``$VMFERRY_CONFIG``, else ``./vmferry.toml``, else ``/etc/vmferry/vmferry.toml``. A value ``a.b`` of it
 is ``VMFERRY_A__B`` in the environment. Unknown keys are errors: a typing mistake never silently means "default".
+What must not be seen there, such as a ``broker_url`` with its password, can be a secret: a file ``vmferry_broker_url``
+in ``/run/secrets``, where container engines put them, or in ``$CREDENTIALS_DIRECTORY``, where systemd does.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from tasks.model.errors import ConfigurationError
 from tasks.model.request import HostName, PolicyName
 
 CONFIG_VARIABLE = "VMFERRY_CONFIG"
 DEFAULT_PATHS = (Path("vmferry.toml"), Path("/etc/vmferry/vmferry.toml"))
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
+DEFAULT_SECRETS = Path("/run/secrets")
 ENV_PREFIX = "VMFERRY_"
 NOT_SETTINGS = ("VMFERRY_CONFIG", "VMFERRY_LAB", "VMFERRY_TEST")
 """Variables with the prefix that are not settings (the configuration's path, the test lab's own)."""
@@ -184,14 +188,14 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment wins over the file, whose values arrive as arguments."""
-        return env_settings, init_settings
+        """Environment wins over secrets, and these over the file, whose values arrive as arguments."""
+        return env_settings, SecretsSettingsSource(settings_cls, secrets_dir=find_secrets()), init_settings
 
     def policy(self, name: str) -> PolicySettings:
         """The named policy; a record may name one that was since removed, then ``default``."""
@@ -201,6 +205,14 @@ class Settings(BaseSettings):
     def retention_s(self) -> int:
         """Retention in whole seconds, for Redis."""
         return int(self.retention_days * 86400)
+
+
+def find_secrets() -> list[Path]:
+    """The folders whose files ``vmferry_<setting>`` are settings; a later one wins."""
+    folders = [DEFAULT_SECRETS]
+    if named := os.environ.get(CREDENTIALS_VARIABLE):
+        folders.append(Path(named))
+    return [folder for folder in folders if os.access(folder, os.R_OK | os.X_OK) and folder.is_dir()]
 
 
 def find_config() -> Path | None:
@@ -224,7 +236,7 @@ def load_settings(path: Path | None = None) -> Settings:
 
     Raises:
         ConfigurationError: ``CONFIG_NOT_FOUND``, ``CONFIG_UNREADABLE`` (not TOML, no permission) or ``CONFIG_INVALID``
-            (unknown key, bad value; the message names each key).
+            (unknown key, bad value; the message names each key), ``SECRET_UNREADABLE``.
     """
     chosen = path or find_config()
     values = _read_toml(chosen) if chosen else {}
@@ -236,7 +248,11 @@ def load_settings(path: Path | None = None) -> Settings:
         raise ConfigurationError(
             "CONFIG_INVALID", f"{chosen or 'environment'}: {problems}", "see docs/settings.md"
         ) from None
-    except ValueError as error:  # pydantic-settings: an environment value that is not the JSON it must be
+    except ValueError as error:  # pydantic-settings: a value that is not the JSON it must be, a file it cannot read
+        if isinstance(cause := error.__cause__, OSError):
+            raise ConfigurationError(
+                "SECRET_UNREADABLE", f"{cause.filename}: {cause.strerror}", "let the user that vmferry runs as read it"
+            ) from None
         raise ConfigurationError("CONFIG_INVALID", f"environment: {error}", "see docs/settings.md") from None
 
 
