@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from config import settings as settings_module
-from config.settings import HostSettings, PolicySettings, Settings
+from config.settings import FlowerSettings, HostSettings, PolicySettings, Settings
 from tasks.model import run as run_module
 from tasks.model.run import TERMINAL, TRANSITIONS, State
 from tasks.planning import method, storage
@@ -87,7 +87,7 @@ def settings_page() -> str:
             "`vmferry_broker_url` in `/run/secrets` (containers) or in `$CREDENTIALS_DIRECTORY` (systemd). It wins",
             "over the configuration file, and the environment over it.",
             "",
-            *_table(Settings, settings_module.ENV_PREFIX, leave_out={"hosts", "policies"}),
+            *_table(Settings, settings_module.ENV_PREFIX, leave_out={"hosts", "policies", "flower"}),
             "",
             "## `[hosts.NAME]`",
             "",
@@ -98,6 +98,10 @@ def settings_page() -> str:
             "A policy called `default` always exists.",
             "",
             *_table(PolicySettings, f"{settings_module.ENV_PREFIX}POLICIES__NAME__"),
+            "",
+            "## `[flower]`",
+            "",
+            *_table(FlowerSettings, f"{settings_module.ENV_PREFIX}FLOWER__"),
             "",
         ]
     )
@@ -115,9 +119,8 @@ def _table(model: type[BaseModel], prefix: str, leave_out: Collection[str] = ())
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    return (
-        "—" if field.default in (None, "") else f"`{field.default}`".replace("True", "true").replace("False", "false")
-    )
+    value = field.get_default(call_default_factory=True)
+    return "—" if value in (None, "") else f"`{value}`".replace("True", "true").replace("False", "false")
 
 
 def findings_page() -> str:
