@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from tasks.commands.doctor import doctor
 from tasks.model.errors import (
     ConfigurationError,
     HypervisorError,
@@ -221,6 +222,9 @@ def watch(run_id: RunId, as_json: JsonOption = False) -> None:
     """Follow a migration to its end; the exit code tells how it ended."""
     with _client() as client:
         _follow(client, run_id, as_json)
+
+
+app.command()(doctor)
 
 
 @app.command()

@@ -42,6 +42,6 @@ def diagnose(facts: DoctorFacts) -> Diagnosis:
     results: tuple[CheckResult, ...] = tuple(result for check in CHECKS for result in check(facts))
     return Diagnosis(
         healthy=not any(result.verdict is Verdict.FAILED for result in results),
-        reachable=all(item.problem is None for item in (*facts.redis, *facts.hosts)),
+        reachable=all(r.problem is None for r in facts.redis) and all(h.problem is None for h in facts.hosts),
         results=results,
     )

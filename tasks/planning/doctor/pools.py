@@ -47,7 +47,7 @@ def _different_sources(shared: list[Placed]) -> list[CheckResult]:
             "POOL_SOURCE_DIFFERS",
             f"pool {name}",
             f"pool {name} is {_places(sources, 'on')}",
-            f"define it with the same source on all hosts: virsh pool-edit {name}; then pool-destroy and pool-start it",
+            f"give it one source on all hosts: virsh pool-edit {name}; then pool-destroy and pool-start it",
         )
         for name, sources in names.items()
         if len(sources) > 1
