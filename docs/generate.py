@@ -17,6 +17,7 @@ from config.settings import FlowerSettings, HostSettings, PolicySettings, Settin
 from tasks.model import run as run_module
 from tasks.model.run import TERMINAL, TRANSITIONS, State
 from tasks.planning import method, storage
+from tasks.planning.doctor import DESCRIPTIONS as DOCTOR_CODES
 from tasks.planning.preflight import DESCRIPTIONS
 
 FOLDER = Path(__file__).parent
@@ -143,7 +144,25 @@ def findings_page() -> str:
     )
 
 
-PAGES = {"states.md": states_page, "settings.md": settings_page, "findings.md": findings_page}
+def doctor_page() -> str:
+    """Every code that the doctor may report."""
+    rows = [f"| `{code}` | {words} |" for code, words in sorted(DOCTOR_CODES.items())]
+    return "\n".join(
+        [
+            "# What `vmferry doctor` reports",
+            "",
+            "Generated from the checks in `tasks/planning/doctor`. A verdict is `ok`, `unseen` (it could not be looked",
+            "at: neither good nor bad), `warning` or `failed`; a result itself has the facts and what to type.",
+            "",
+            "| code | means |",
+            "|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+PAGES = {"states.md": states_page, "settings.md": settings_page, "findings.md": findings_page, "doctor.md": doctor_page}
 
 
 def main() -> int:

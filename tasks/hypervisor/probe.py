@@ -19,7 +19,7 @@ from xml.sax.saxutils import quoteattr
 import libvirt
 import libvirt_qemu
 
-from tasks.hypervisor.address import HostAddress, migrate_uri, peer_uri, without_password, worker_uri
+from tasks.hypervisor.address import HostAddress, migrate_uri, peer_uri, without_password
 from tasks.hypervisor.connection import Connection, HostPool
 from tasks.hypervisor.errors import AUTH_CODES, CONNECTION_DOMAINS, message_of, translate
 from tasks.hypervisor.facts import StaticFacts, read_facts
@@ -110,7 +110,7 @@ class Prober:
     def look(self, host: str) -> HostLook:
         """The host, and what an earlier doctor left there. Never raises for what the host does."""
         address = self._addresses[host]
-        seen = HostLook(host, without_password(worker_uri(address)), peer_problem=self._peer_problem(host))
+        seen = HostLook(host, without_password(address.uri), peer_problem=self._peer_problem(host))
         try:
             facts, leftovers = self._ask(host, lambda connection: _look(connection, host))
         except HypervisorError as error:

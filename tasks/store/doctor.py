@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -19,12 +20,8 @@ T = TypeVar("T")
 
 LOOPBACK = ("127.", "localhost", "::1")
 OUR_KEYS = ("vmferry", "celery-task-meta-", "celery-taskset-meta-", "unacked")
-OUR_BINDINGS = (
-    "_kombu.binding.vmferry",
-    "_kombu.binding.celery.pidbox",
-    "_kombu.binding.reply.celery.pidbox",
-    "_kombu.binding.celeryev",
-)
+BINDING = re.compile(r"_kombu\.binding(_deadlines$|(_permanent)?\.(vmferry|celeryev|(reply\.)?celery\.pidbox))")
+"""kombu's lists of queues: of ours, and of the exchanges that every Celery application has."""
 REPLY_QUEUE = ".reply.celery.pidbox"
 KEYS_LOOKED_AT = 5000
 """Of the db, at most: enough to meet another application's."""
@@ -51,7 +48,7 @@ def _read(client: redis.Redis, base: RedisFacts, url: str) -> RedisFacts:
     for section in ("server", "persistence", "memory", "replication"):
         info |= _allowed(lambda section=section: client.info(section)) or {}  # type: ignore[misc]
     # Managed services let neither CONFIG be read nor changed; INFO says most of it as well.
-    config: dict[str, Any] = dict(_allowed(lambda: client.config_get("appendfsync")) or {})
+    config: dict[Any, Any] = _allowed(lambda: client.config_get("appendfsync")) or {}
     return RedisFacts(
         roles=base.roles,
         url=base.url,
@@ -96,7 +93,7 @@ def _foreign_keys(client: redis.Redis) -> tuple[str, ...]:
 
 def is_ours(key: str) -> bool:
     """Whether a key is one that vmferry, Celery on its behalf, or its workers' replies make."""
-    return key.startswith((*OUR_KEYS, *OUR_BINDINGS)) or key.endswith(REPLY_QUEUE)
+    return key.startswith(OUR_KEYS) or key.endswith(REPLY_QUEUE) or BINDING.match(key) is not None
 
 
 def _is_open(url: str) -> bool | None:

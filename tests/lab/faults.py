@@ -104,6 +104,78 @@ def disk_full(folder: Path, leave_mib: int) -> Iterator[None]:
         filler.unlink()
 
 
+@contextmanager
+def pool_elsewhere(host: Host, pool: str, path: str) -> Iterator[None]:
+    """The host has the pool's export mounted at another place."""
+    xml = host.virsh("pool-dumpxml", pool, "--inactive")
+    host.virsh("pool-destroy", pool)
+    _redefine_pool(host, _with_target(xml, path))
+    host.virsh("pool-start", pool)
+    try:
+        yield
+    finally:
+        host.virsh("pool-destroy", pool)
+        _redefine_pool(host, xml)
+        host.virsh("pool-start", pool)
+
+
+def _with_target(xml: str, path: str) -> str:
+    before, _, rest = xml.partition("<path>")
+    return f"{before}<path>{path}{rest[rest.index('</path>') :]}"
+
+
+def _redefine_pool(host: Host, xml: str) -> None:
+    with closing(host.connect()) as conn:
+        Path(host.root / "pool.xml").write_text(xml)
+        conn.storagePoolDefineXML(xml).build(0)
+
+
+@contextmanager
+def migration_ports_swallowed(host: Host) -> Iterator[None]:
+    """What the host's migration ports answer is dropped on its way out: whoever connects waits for ever."""
+    rule = ["priority", "100", "ipproto", "tcp", "sport", "49152-49215", "blackhole"]
+    host.run(["ip", "rule", "add", *rule])
+    try:
+        yield
+    finally:
+        host.run(["ip", "rule", "del", *rule])
+
+
+@contextmanager
+def migration_ports_unreachable(host: Host, peer: Host) -> Iterator[None]:
+    """The host is told at once that the peer's migration ports cannot be reached, as a rejecting firewall does."""
+    rule = ["priority", "100", "to", peer.address, "ipproto", "tcp", "dport", "49152-49215", "unreachable"]
+    host.run(["ip", "rule", "add", *rule])
+    try:
+        yield
+    finally:
+        host.run(["ip", "rule", "del", *rule])
+
+
+@contextmanager
+def peers_unknown(host: Host) -> Iterator[None]:
+    """The host's root has lost its list of known hosts."""
+    known = host.root / "root/.ssh/known_hosts"
+    before = known.read_text()
+    known.write_text("")
+    try:
+        yield
+    finally:
+        known.write_text(before)
+
+
+@contextmanager
+def key_missing(host: Host) -> Iterator[None]:
+    """The host's root has no SSH key."""
+    key = host.root / "root/.ssh/id_ed25519"
+    away = key.with_name("away")
+    key.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(key)
+
+
 def kill_qemu(host: Host, guest: Guest) -> None:
     """The guest's QEMU on one host dies hard. Nothing brings it back."""
     with closing(host.connect()) as conn:

@@ -47,7 +47,7 @@ def _different_sources(shared: list[Placed]) -> list[CheckResult]:
             "POOL_SOURCE_DIFFERS",
             f"pool {name}",
             f"pool {name} is {_places(sources, 'on')}",
-            f"give it one source on all hosts: virsh pool-edit {name}; then pool-destroy and pool-start it",
+            f"give it one source on all hosts: virsh pool-edit {name}; then pool-destroy, pool-start",
         )
         for name, sources in names.items()
         if len(sources) > 1
@@ -63,7 +63,7 @@ def _different_targets(shared: list[Placed]) -> list[CheckResult]:
             "POOL_TARGET_DIFFERS",
             f"export {export}",
             f"{export} is mounted at {_places(targets, 'on')}",
-            "give the pools of this export the same target path: virsh pool-edit POOL; then pool-destroy and pool-start",
+            "give its pools one target path on all hosts: virsh pool-edit POOL; then pool-destroy and pool-start it",
         )
         for export, targets in exports.items()
         if export and len(targets) > 1
