@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from tasks.commands.completion import complete_host, complete_policy
 from tasks.commands.doctor import doctor
 from tasks.model.errors import (
     ConfigurationError,
@@ -142,19 +143,26 @@ def hosts(as_json: JsonOption = False) -> None:
 
 @app.command()
 def vms(
-    host: Annotated[str | None, typer.Argument(help="Only this host.")] = None,
+    host: Annotated[str | None, typer.Argument(help="Only this host.", autocompletion=complete_host)] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only VMs in this state; may be repeated.")] = None,
+    match: Annotated[str, typer.Option(metavar="PATTERN", help="Only VMs whose name matches, such as 'web-*'.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """VMs side by side."""
-    from tasks.rendering.hosts import print_vms, vms_as_json
+    from tasks.rendering.hosts import print_vms, select_vms, vms_as_json
 
+    select_vms([], states=state or ())  # a misspelt state is said at once
     with _client() as client:
         views, errors = client.vms(host)
+    views = select_vms(views, states=state or (), match=match)
     _print_json(vms_as_json(views, errors)) if as_json else print_vms(views, errors)
 
 
-Destination = Annotated[str, typer.Option("--to", metavar="HOST", help="Destination.")]
-Source = Annotated[str | None, typer.Option("--from", metavar="HOST", help="Source; found by looking when absent.")]
+Destination = Annotated[str, typer.Option("--to", metavar="HOST", help="Destination.", autocompletion=complete_host)]
+Source = Annotated[
+    str | None,
+    typer.Option("--from", metavar="HOST", help="Source; found by looking when absent.", autocompletion=complete_host),
+]
 MethodOption = Annotated[str, typer.Option(help="auto, live or offline.")]
 StorageOption = Annotated[str, typer.Option(help="auto, shared or copy.")]
 PoolOption = Annotated[
@@ -165,7 +173,7 @@ PoolOption = Annotated[
         help="Destination pool of a disk that is copied (vda=fast), or of all.",
     ),
 ]
-PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.")]
+PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.", autocompletion=complete_policy)]
 
 
 def _values(

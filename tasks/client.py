@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -16,14 +16,22 @@ from config.celery import celery_settings
 from config.settings import Settings
 from tasks.messages import CeleryMessenger
 from tasks.model.domain import DomainView
-from tasks.model.errors import HypervisorError, InvalidRequest, StoreUnavailable
-from tasks.model.host import HostStatus
+from tasks.model.errors import HostUnreachable, HypervisorError, InvalidRequest, StoreUnavailable
+from tasks.model.host import HostFacts, HostStatus
 from tasks.model.plan import Plan
 from tasks.model.request import parse_id, parse_request
 from tasks.model.run import RunRecord
+from tasks.parallel import gather
 from tasks.steps.survey import survey
 from tasks.wiring import build_runtime
 from tasks.workflow import cancel, check_inventory, retry, submit
+
+T = TypeVar("T")
+
+HOSTS_AT_ONCE = 64
+"""Those that hang do not make the others wait, up to this many."""
+ANSWER_S = 20.0
+"""Beyond the connect timeout, for a host that took the connection."""
 
 
 class Client:
@@ -110,8 +118,10 @@ class Client:
 
     def hosts(self) -> list[HostStatus]:
         """The inventory, each host looked at."""
-        with ThreadPoolExecutor(max_workers=16) as pool:
-            return list(pool.map(self._host, self._settings.hosts))
+        calls: dict[str, Callable[[], Any]] = {"used": self._limits_in_use, "hosts": self._look_at_hosts}
+        seen = gather(calls, at_once=2, timeout_s=self._patience_s + 1.0)
+        used: dict[str, int] | None = seen.get("used")
+        return [self._status(name, seen.get("hosts", {}).get(name), used) for name in self._settings.hosts]
 
     def vms(self, host: str | None = None) -> tuple[list[DomainView], dict[str, str]]:
         """All VMs of one host or of all; beside them the hosts that could not be asked, and why.
@@ -123,10 +133,9 @@ class Client:
             known = ", ".join(self._settings.hosts) or "none"
             raise InvalidRequest("UNKNOWN_HOST", f"{host} is not in the inventory", f"known hosts: {known}")
         names = [host] if host else list(self._settings.hosts)
-        with ThreadPoolExecutor(max_workers=16) as pool:
-            answers = list(zip(names, pool.map(self._vms_of, names), strict=True))
-        views = [view for _, answer in answers if not isinstance(answer, HypervisorError) for view in answer]
-        return views, {name: answer.message for name, answer in answers if isinstance(answer, HypervisorError)}
+        answers = self._ask_all(names, lambda name: list(self._runtime.hypervisor.list_domains(name)))
+        views = [view for answer in answers.values() if not isinstance(answer, HypervisorError) for view in answer]
+        return views, {name: answer.message for name, answer in answers.items() if isinstance(answer, HypervisorError)}
 
     def prune(self) -> list[str]:
         """Forget finished records past their retention; returns their ids."""
@@ -147,24 +156,50 @@ class Client:
                 "BROKER_UNREACHABLE", f"the broker does not answer: {error}", "check broker_url"
             ) from None
 
-    def _vms_of(self, host: str) -> list[DomainView] | HypervisorError:
-        try:
-            return list(self._runtime.hypervisor.list_domains(host))
-        except HypervisorError as error:
-            return error
+    @property
+    def _patience_s(self) -> float:
+        rounds = 1 + len(self._settings.hosts) // HOSTS_AT_ONCE
+        return rounds * self._settings.connect_timeout_s + ANSWER_S
 
-    def _host(self, name: str) -> HostStatus:
+    def _ask_all(self, names: Sequence[str], ask: Callable[[str], T]) -> dict[str, T | HypervisorError]:
+        """Each host's answer, or why there is none."""
+
+        def carefully(name: str) -> T | HypervisorError:
+            try:
+                return ask(name)
+            except HypervisorError as error:
+                return error
+
+        calls = {name: partial(carefully, name) for name in names}
+        found = gather(calls, at_once=HOSTS_AT_ONCE, timeout_s=self._patience_s)
+        return {name: found.get(name, _silent(name)) for name in names}
+
+    def _limits_in_use(self) -> dict[str, int] | None:
+        """None when the queue cannot be asked: the inventory is worth showing without."""
+        try:
+            names = [f"{way}:{name}" for name in self._settings.hosts for way in ("out", "in")]
+            return self._runtime.store.tokens_in_use(names)
+        except StoreUnavailable:
+            return None
+
+    def _look_at_hosts(self) -> dict[str, tuple[HostFacts, list[DomainView]] | HypervisorError]:
+        hypervisor = self._runtime.hypervisor
+        names = list(self._settings.hosts)
+        return self._ask_all(names, lambda name: (hypervisor.fetch_facts(name), list(hypervisor.list_domains(name))))
+
+    def _status(
+        self, name: str, seen: tuple[HostFacts, list[DomainView]] | HypervisorError | None, used: dict[str, int] | None
+    ) -> HostStatus:
         host = self._settings.hosts[name]
         status = HostStatus(name, reachable=False, max_outgoing=host.max_outgoing, max_incoming=host.max_incoming)
-        try:
-            used = self._runtime.store.tokens_in_use([f"out:{name}", f"in:{name}"])
+        if used is not None:
             status = replace(status, outgoing=used[f"out:{name}"], incoming=used[f"in:{name}"])
-        except StoreUnavailable:
-            pass  # the inventory is worth showing without the queue
-        try:
-            facts = self._runtime.hypervisor.fetch_facts(name)
-            views = self._runtime.hypervisor.list_domains(name)
-        except HypervisorError as error:
-            return replace(status, error=error.message)
+        if seen is None or isinstance(seen, HypervisorError):
+            return replace(status, error=(seen or _silent(name)).message)
+        facts, views = seen
         running = sum(view.active for view in views)
         return replace(status, reachable=True, facts=facts, running_vms=running, defined_vms=len(views))
+
+
+def _silent(host: str) -> HostUnreachable:
+    return HostUnreachable("HOST_SILENT", f"{host} took the connection and did not answer in time")

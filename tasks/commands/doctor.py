@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from tasks.commands.completion import complete_host
 from tasks.model.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ EXIT_UNREACHABLE: Final = 5
 EXIT_TERMINATED: Final = 143
 
 PairOption = Annotated[list[str] | None, typer.Option("--pair", metavar="HOST:HOST", help="Try this way only.")]
-ToOption = Annotated[list[str] | None, typer.Option("--to", metavar="HOST", help="Try the ways to this host only.")]
+ToOption = Annotated[
+    list[str] | None,
+    typer.Option("--to", metavar="HOST", help="Try the ways to this host only.", autocompletion=complete_host),
+]
 
 
 def doctor(

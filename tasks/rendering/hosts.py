@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from typing import Any
 
-from tasks.model.domain import DomainView
+from rich.text import Text
+
+from tasks.model.domain import DomainState, DomainView
+from tasks.model.errors import InvalidRequest
 from tasks.model.host import HostStatus
-from tasks.rendering.tables import mib, print_rows
+from tasks.rendering import tables
+from tasks.rendering.fitted import Column, natural, print_fitted
+from tasks.rendering.tables import mib
 
 
 def version_text(number: int) -> str:
@@ -29,17 +36,36 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+HOST_COLUMNS = (
+    Column("HOST"),
+    Column("STATE"),
+    Column("LIBVIRT", give_up=3),
+    Column("QEMU", give_up=2),
+    Column("MEMORY FREE", give_up=1, right=True),
+    Column("VMS", right=True),
+    Column("OUT", right=True),
+    Column("IN", right=True),
+    Column("POOLS", give_up=4),
+)
+
+
 def print_hosts(statuses: Sequence[HostStatus]) -> None:
-    """One row a host."""
-    columns = ["HOST", "STATE", "LIBVIRT", "QEMU", "MEMORY FREE", "VMS", "OUT", "IN", "POOLS"]
-    print_rows(columns, [_host_row(status) for status in statuses], empty="the inventory is empty")
+    """One row a host; what is wrong with a host stands below."""
+    ordered = sorted(statuses, key=lambda status: natural(status.name))
+    rows = [_host_row(status) for status in ordered]
+    print_fitted(HOST_COLUMNS, rows, empty="the inventory is empty", summary=_hosts_summary(ordered))
+    if tables.console.is_terminal:
+        for status in ordered:
+            _print_trouble(status)
 
 
 def _host_row(status: HostStatus) -> list[object]:
     limits = [_used(status.outgoing, status.max_outgoing), _used(status.incoming, status.max_incoming)]
     facts = status.facts
     if facts is None:
-        return [status.name, "unreachable", "", "", "", "", *limits, status.error]
+        # A pipe has no place for it but the row itself.
+        why = "" if tables.console.is_terminal else status.error
+        return [status.name, "unreachable", "", "", "", "", *limits, why]
     memory = f"{mib(facts.memory_free_kib * 1024)} of {mib(facts.memory_total_kib * 1024)}"
     pools = ", ".join(pool.name if pool.active else f"{pool.name} (inactive)" for pool in facts.pools)
     versions = [version_text(facts.libvirt_version), version_text(facts.hypervisor_version)]
@@ -50,18 +76,76 @@ def _used(used: int | None, limit: int) -> str:
     return f"{'?' if used is None else used}/{limit}"
 
 
+def _hosts_summary(statuses: Sequence[HostStatus]) -> str:
+    away = sum(not status.reachable for status in statuses)
+    running, defined = sum(s.running_vms for s in statuses), sum(s.defined_vms for s in statuses)
+    hosts = _count(len(statuses), "host") + (f", {away} unreachable" if away else "")
+    return f"{hosts}; {running} of {_count(defined, 'VM')} running"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _print_trouble(status: HostStatus) -> None:
+    if status.error:
+        tables.console.print(Text.assemble((status.name, "bold red"), f": {status.error}"), soft_wrap=True)
+    inactive = [pool.name for pool in status.facts.pools if not pool.active] if status.facts else []
+    if inactive:
+        words = f": inactive {_count(len(inactive), 'pool')}: {', '.join(inactive)}"
+        tables.console.print(Text.assemble((status.name, "yellow"), words), soft_wrap=True)
+
+
 def vms_as_json(views: Sequence[DomainView], errors: Mapping[str, str]) -> dict[str, Any]:
     """The model."""
     return {"vms": [asdict(view) for view in views], "unreachable": dict(errors)}
 
 
+def select_vms(views: Sequence[DomainView], *, states: Sequence[str] = (), match: str = "") -> list[DomainView]:
+    """VMs in one of the states (any when none is given) whose name matches the pattern (``web-*``; any when empty),
+    those of the same name next to each other.
+
+    Raises:
+        InvalidRequest: ``INVALID_STATE``.
+    """
+    unknown = [state for state in states if state not in set(DomainState)]
+    if unknown:
+        raise InvalidRequest("INVALID_STATE", f"{unknown[0]} is no state of a VM", f"one of: {', '.join(DomainState)}")
+    chosen = [
+        view for view in views if (not states or view.state in states) and (not match or fnmatchcase(view.name, match))
+    ]
+    return sorted(chosen, key=lambda view: (natural(view.name), natural(view.host)))
+
+
+VM_COLUMNS = (
+    Column("VM"),
+    Column("HOST"),
+    Column("STATE"),
+    Column("MEMORY", give_up=1, right=True),
+    Column("VCPUS", give_up=3, right=True),
+    Column("AUTOSTART", give_up=4),
+    Column("UUID", give_up=2),
+)
+
+
 def print_vms(views: Sequence[DomainView], errors: Mapping[str, str]) -> None:
-    """One row a VM, those of the same name next to each other."""
-    columns = ["VM", "HOST", "STATE", "MEMORY", "VCPUS", "AUTOSTART", "UUID"]
+    """One row a VM; hosts that could not be asked stand below."""
     rows = [
         [v.name, v.host, v.state.value, mib(v.memory_kib * 1024), v.vcpus, "yes" if v.autostart else "no", v.uuid]
-        for v in sorted(views, key=lambda view: (view.name, view.host))
+        for v in views
     ]
-    print_rows(columns, rows, empty="no VMs")
-    if errors:
-        print_rows(["UNREACHABLE", "WHY"], sorted(errors.items()))
+    print_fitted(VM_COLUMNS, rows, empty="no VMs", summary=_vms_summary(views))
+    if not errors:
+        return
+    if not tables.console.is_terminal:
+        tables.print_rows(["UNREACHABLE", "WHY"], sorted(errors.items()))
+        return
+    for host, why in sorted(errors.items(), key=lambda pair: natural(pair[0])):
+        tables.console.print(Text.assemble((f"{host} not asked", "bold red"), f": {why}"), soft_wrap=True)
+
+
+def _vms_summary(views: Sequence[DomainView]) -> str:
+    states = Counter(view.state.value for view in views)
+    said = ", ".join(f"{number} {state}" for state, number in states.most_common())
+    hosts = _count(len({view.host for view in views}), "host")
+    return f"{_count(len(views), 'VM')} on {hosts}: {said}"
