@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +24,10 @@ QUIET_LOGGERS = ("amqp", "kombu", "redis")
 PERIODIC_TASKS = frozenset({"tasks.dispatch", "tasks.reconcile", "tasks.republish", "tasks.prune"})
 """Their "received" and "succeeded" lines, thousands an hour, are shown at level DEBUG only."""
 
+STEP_TASK = "tasks.steps."
+STEP_TASK_ID = re.compile(r"(?P<id>[A-Za-z0-9_-]{1,64})\.(?P<attempt>\d+)\.\d+\.(?P<step>[a-z]+)")
+"""Celery's own lines on a step come from other threads; the id of the step's task says what they are about."""
+
 _PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", re.IGNORECASE)
 
 
@@ -30,7 +35,7 @@ _PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", r
 def log_context(**values: LogValue) -> Iterator[None]:
     """Name the migration (``id``, ``attempt``, ``step``) on every line logged inside, by this thread.
 
-    Contexts nest. A thread started inside has it only when started through ``contextvars.copy_context().run``.
+    Contexts nest. A thread started inside has it only when it is made by ``tasks.parallel``.
     """
     token = _context.set({**(_context.get() or {}), **values})
     try:
@@ -50,8 +55,31 @@ def configure_logging(settings: Settings) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(settings.log_level)
+    logging.captureWarnings(True)
+    threading.excepthook = _log_dead_thread
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+
+
+def _log_dead_thread(args: threading.ExceptHookArgs) -> None:
+    """A thread that ended with an exception: one log line like all others, instead of Python's own lines."""
+    if args.exc_type is SystemExit or args.exc_value is None:
+        return
+    name = args.thread.name if args.thread else "a thread"
+    logging.getLogger(__name__).error("%s ended", name, exc_info=args.exc_value)
+
+
+def _about(record: logging.LogRecord) -> dict[str, LogValue]:
+    """Which migration, attempt and step a line is about."""
+    return {**_about_task(getattr(record, "data", None)), **(_context.get() or {})}
+
+
+def _about_task(data: object) -> dict[str, LogValue]:
+    """The same, of what Celery adds to its own lines."""
+    if not isinstance(data, dict) or not str(data.get("name", "")).startswith(STEP_TASK):
+        return {}
+    match = STEP_TASK_ID.fullmatch(str(data.get("id", "")))
+    return {"id": match["id"], "attempt": int(match["attempt"]), "step": match["step"]} if match else {}
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -70,7 +98,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback's lines below it."""
-        context = _context.get() or {}
+        context = _about(record)
         about = " ".join(str(value) if key == "id" else f"{key}={value}" for key, value in context.items())
         line = f"{_time(record)} {record.levelname} {record.name} {f'[{about}] ' if about else ''}{record.getMessage()}"
         trace = _traceback(self, record)
@@ -87,7 +115,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": without_passwords(record.getMessage()),
-            **(_context.get() or {}),
+            **_about(record),
         }
         trace = _traceback(self, record)
         if trace:

@@ -15,6 +15,7 @@ from typing import Any
 from celery.worker import control
 from celery.worker.control import control_command
 
+from config.logging import log_context
 from tasks.messages import STEP_TASK_ID
 from tasks.model.errors import VmferryError
 from tasks.model.request import ID_PATTERN
@@ -52,7 +53,8 @@ def _cancel_all(run_ids: set[str]) -> None:
         try:
             cancel(worker_runtime(), run_id)
         except VmferryError as error:
-            log.info("revoke of %s: %s", run_id, error)
+            with log_context(id=run_id):
+                log.info("revoke of %s: %s", run_id, error)
     dispatch(worker_runtime())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject
 
+from config.logging import log_context
 from tasks.app import app
 from tasks.model.errors import InvalidRequest, StoreUnavailable
 from tasks.model.request import parse_id
@@ -61,7 +62,8 @@ def migrate(self: Any, *args: Any, **kwargs: Any) -> None:
     except InvalidRequest as error:
         if runtime.store.find(own_id) is not None:
             # The message's own id belongs to a migration: its result must not be replaced by this message's error.
-            log.warning("refused, result of the running migration %s kept: %s", own_id, error)
+            with log_context(id=own_id):
+                log.warning("refused, result of the running migration %s kept: %s", own_id, error)
             raise Ignore from None
         raise
     except StoreUnavailable as error:

@@ -1,15 +1,32 @@
-"""Many calls at the same time, with an end."""
+"""Threads that log about the migration of whoever started them, and many calls at the same time, with an end."""
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def make_thread(target: Callable[[], object], name: str) -> threading.Thread:
+    """A daemon thread, not yet started, in a copy of the caller's context."""
+    return threading.Thread(target=contextvars.copy_context().run, args=(target,), name=name, daemon=True)
+
+
+class ContextPool(ThreadPoolExecutor):
+    """A thread pool whose calls run in a copy of the context of whoever submits them."""
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See ``ThreadPoolExecutor``."""
+        context = contextvars.copy_context()
+        return super().submit(lambda: context.run(call, *args, **kwargs))
 
 
 def gather(calls: Mapping[K, Callable[[], T]], *, at_once: int, timeout_s: float) -> dict[K, T]:
@@ -37,7 +54,7 @@ def gather(calls: Mapping[K, Callable[[], T]], *, at_once: int, timeout_s: float
                 done.put((key, None, error))
 
     for number in range(min(at_once, len(calls))):
-        threading.Thread(target=work, name=f"gather-{number}", daemon=True).start()
+        make_thread(work, f"gather-{number}").start()
     found = _collect(done, len(calls), time.monotonic() + timeout_s)
     return {key: found[key] for key in calls if key in found}
 

@@ -20,6 +20,7 @@ from tasks.hypervisor.address import HostAddress, without_password, worker_uri
 from tasks.hypervisor.errors import translate_open
 from tasks.hypervisor.eventloop import start_event_loop
 from tasks.model.errors import HostUnreachable
+from tasks.parallel import make_thread
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class HostPool:
             if self._idle or self._opening_spare or self._closed:
                 return
             self._opening_spare = True
-        threading.Thread(target=self._open_spare, name=f"libvirt-spare-{self.host}", daemon=True).start()
+        make_thread(self._open_spare, f"libvirt-spare-{self.host}").start()
 
     def _open_spare(self) -> None:
         try:
@@ -146,7 +147,7 @@ class HostPool:
             if not self._hanging.acquire(timeout=max(0.0, until - time.monotonic())):
                 raise self._timed_out()
             opening = _Opening(self)
-            threading.Thread(target=opening.run, name=f"libvirt-open-{self.host}", daemon=True).start()
+            make_thread(opening.run, f"libvirt-open-{self.host}").start()
             return opening.wait(until)
         finally:
             self._opening.release()

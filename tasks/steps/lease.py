@@ -10,6 +10,7 @@ from typing import Protocol
 
 from tasks.model.errors import StaleOwner, StoreUnavailable
 from tasks.model.run import RunRecord
+from tasks.parallel import make_thread
 from tasks.steps.verdict import LeaseLost
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Lease:
         self._lost = threading.Event()
         self._stop = threading.Event()
         self.cancel_requested = record.cancel_requested
-        self._thread = threading.Thread(target=self._beat, name=f"lease-{record.id}", daemon=True)
+        self._thread = make_thread(self._beat, f"lease-{record.id}")
 
     def __enter__(self) -> Lease:
         self._thread.start()

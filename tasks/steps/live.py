@@ -15,6 +15,7 @@ from tasks.model.domain import JobStats, Mark
 from tasks.model.errors import HypervisorError, RetryLater
 from tasks.model.ports import Hypervisor, TransferOrder
 from tasks.model.run import Channel, ErrorInfo, JournalEntry, Progress
+from tasks.parallel import make_thread
 from tasks.planning.destination_xml import build_destination_xml
 from tasks.planning.outcome import Outcome
 from tasks.steps.run import StepRun
@@ -35,7 +36,7 @@ class Call:
 
     def start(self) -> None:
         """Run it in a daemon thread."""
-        threading.Thread(target=self._run, name=f"transfer-{self.order.uuid}", daemon=True).start()
+        make_thread(self._run, f"transfer-{self.order.uuid}").start()
 
     def _run(self) -> None:
         try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tasks.model.domain import DomainView
 from tasks.model.errors import HypervisorError, InvalidRequest
 from tasks.model.ports import Hypervisor
+from tasks.parallel import ContextPool
 from tasks.planning.outcome import paused_by_migration
 
 
@@ -29,7 +29,7 @@ def look_everywhere(hypervisor: Hypervisor, hosts: Sequence[str], vm: str) -> Si
         except HypervisorError as error:
             return error
 
-    with ThreadPoolExecutor(max_workers=min(16, max(1, len(hosts)))) as pool:
+    with ContextPool(max_workers=min(16, max(1, len(hosts)))) as pool:
         answers = list(zip(hosts, pool.map(ask, hosts), strict=True))
     views = tuple(answer for _, answer in answers if isinstance(answer, DomainView))
     failed = tuple(f"{host} ({answer.message})" for host, answer in answers if isinstance(answer, HypervisorError))

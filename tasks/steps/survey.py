@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from tasks.model.disks import DiskCopy
@@ -14,6 +13,7 @@ from tasks.model.ports import Hypervisor
 from tasks.model.request import Method, MigrationRequest, Storage
 from tasks.model.run import StepName
 from tasks.planning.copies import copied_disks, copies_of
+from tasks.parallel import ContextPool
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.preflight import Situation, run_rules
@@ -74,7 +74,7 @@ def _look(
     live = parse_domain(hypervisor.fetch_xml(view.host, view.uuid))
     inactive = parse_domain(hypervisor.fetch_xml(view.host, view.uuid, inactive=True)) if view.persistent else None
     kind = {"virt_type": live.virt_type, "arch": live.arch or "", "emulator": live.emulator or ""}
-    with ThreadPoolExecutor(max_workers=3) as pool:
+    with ContextPool(max_workers=3) as pool:
         source = pool.submit(hypervisor.fetch_facts, view.host, **kind)
         destination = pool.submit(hypervisor.fetch_facts, request.destination, **kind)
         there = pool.submit(_on_destination, hypervisor, request.destination, view)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from config.logging import log_context
 from config.settings import Settings
 from tasks.model.errors import InvalidRequest, StaleOwner
 from tasks.model.run import ErrorInfo, RunRecord, State, StepName
@@ -33,7 +34,8 @@ def settle(
     release = "tokens" if state is State.NEEDS_ATTENTION else "all"
     guard = "fence" if lease is not None else "rev"
     record = runtime.store.commit(record, after, guard=guard, deadline_in=0, release=release)  # type: ignore[arg-type]
-    log.info("%s %s%s", record.id, state, f": {error.message}" if error else "")
+    with log_context(id=record.id, attempt=record.attempt):
+        log.info("%s %s%s", record.id, state, f": {error.message}" if error else "")
     publish(runtime, record)
     return record
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from config.logging import log_context
 from tasks.model.errors import StaleOwner
 from tasks.model.run import RunRecord
 from tasks.workflow.dispatch import dispatch, publish
@@ -41,7 +42,8 @@ def _resend(runtime: Runtime, record: RunRecord) -> int:
     wait = min(runtime.settings.hand_over_s * RESEND_FACTOR ** min(record.send, 20), RESEND_MAX_S)
     after = record.model_copy(update={"owner": "", "send": record.send + 1})
     record = runtime.store.commit(record, after, guard="rev", deadline_in=wait, resend_in=wait)
-    log.warning("%s %s: nobody works on it, sent again", record.id, step)
+    with log_context(id=record.id, attempt=record.attempt, step=step.value):
+        log.warning("%s %s: nobody works on it, sent again", record.id, step)
     runtime.messenger.send_steps(record, rest_of_chain(step))
     return 1
 
