@@ -15,6 +15,7 @@ import typer
 
 from tasks.commands.completion import complete_host, complete_policy
 from tasks.commands.doctor import doctor
+from tasks.commands.programs import beat, flower, worker
 from tasks.model.errors import (
     ConfigurationError,
     HypervisorError,
@@ -337,58 +338,9 @@ def prune(as_json: JsonOption = False) -> None:
 # -- the programs of Celery --------------------------------------------------
 
 
-def _exec(*arguments: str) -> None:
-    """Become the ordinary Celery program; the configuration is checked first, for a clear error."""
-    os.execv(sys.executable, [sys.executable, "-m", "celery", "--app", "tasks.app", *arguments])  # noqa: S606
-
-
-@app.command()
-def worker(
-    role: Annotated[str, typer.Option(help="control, steps, or all: which queues it serves.")] = "all",
-    concurrency: Annotated[int, typer.Option(min=0, help="Threads; 0: the configuration's.")] = 0,
-    name: Annotated[str, typer.Option(help="Node name before the @; default: the role.")] = "",
-) -> None:
-    """Start a Celery worker (thread pool)."""
-    settings = _settings()
-    queues = {"control": "vmferry", "steps": "vmferry.steps", "all": "vmferry,vmferry.steps"}
-    if role not in queues:
-        raise InvalidRequest("INVALID_ROLE", f"{role} is no role of a worker", "control, steps or all")
-    slots = concurrency or (settings.control_concurrency if role == "control" else settings.step_concurrency)
-    arguments = ["worker", "--pool", "threads", "--queues", queues[role], "--concurrency", str(slots)]
-    # Neither mingle nor gossip is used here, and mingle delays every start by a second.
-    _exec(
-        *arguments,
-        "--hostname",
-        f"{name or role}@%h",
-        "--loglevel",
-        settings.log_level,
-        "--without-mingle",
-        "--without-gossip",
-    )
-
-
-@app.command()
-def beat() -> None:
-    """Start Celery beat, which wakes the reconciler; one is enough, two are harmless."""
-    _exec("beat", "--loglevel", _settings().log_level)
-
-
-@app.command()
-def flower(
-    insecure: Annotated[bool, typer.Option("--insecure", help="Without credentials, on a loopback address.")] = False,
-    address: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.")] = None,
-) -> None:
-    """Start Flower, the web page that operators watch."""
-    settings = _settings()
-    changes = {name: value for name, value in (("address", address), ("port", port)) if value is not None}
-    settings = settings.model_copy(update={"flower": settings.flower.model_copy(update=changes)})
-    from tasks.monitor.launcher import check_access, run_flower
-
-    check_access(settings.flower, insecure=insecure)
-    from tasks.app import app as celery_app
-
-    run_flower(settings, celery_app, insecure=insecure)
+app.command()(worker)
+app.command()(beat)
+app.command()(flower)
 
 
 def run(program: Callable[[], None]) -> int:

@@ -12,8 +12,8 @@ from tasks.model.plan import Plan, is_allowed
 from tasks.model.ports import Hypervisor
 from tasks.model.request import Method, MigrationRequest, Storage
 from tasks.model.run import StepName
-from tasks.planning.copies import copied_disks, copies_of
 from tasks.parallel import ContextPool
+from tasks.planning.copies import copied_disks, copies_of
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.preflight import Situation, run_rules
