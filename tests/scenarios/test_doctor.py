@@ -16,6 +16,7 @@ import pytest
 
 from tasks.model.doctor import PROBE_PREFIX
 from tests.lab import Lab, faults
+from tests.lab.clock import clock_ahead
 from tests.scenarios.stack import REPOSITORY, Stack, until
 
 pytestmark = pytest.mark.lab
@@ -26,6 +27,7 @@ def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
     """Redis, workers and beat, with hosts that reach each other over ssh as most fleets do."""
     with Stack(lab, tmp_path_factory.mktemp("doctor"), transport="ssh") as stack:
         stack.start()
+        until(lambda: ("BEAT_RUNS", "beat") in Report(stack, "--no-probe").of("ok"), 60, stack.logs)
         yield stack
 
 
@@ -89,6 +91,14 @@ def test_people_get_one_line_a_result_and_a_summary(running: Stack) -> None:
     assert "unseen   PAIRS_NOT_TRIED pairs:" in done.stdout
     assert "→ leave out --no-probe" in done.stdout
     assert done.stdout.splitlines()[-1].endswith("2 unseen")
+
+
+def test_a_host_whose_clock_is_off(lab: Lab, running: Stack) -> None:
+    with clock_ahead(lab.host("gamma"), 7):
+        report = Report(running, "--pair", "alpha:beta")
+    assert report.of("failed") == {("CLOCK_OFF", "gamma")}
+    assert "7.0 s ahead of the others" in report.result("CLOCK_OFF")["message"]
+    assert pairs_ok(report) == {"alpha → beta"}
 
 
 def test_redis_that_forgets_and_evicts(running: Stack) -> None:

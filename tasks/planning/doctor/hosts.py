@@ -26,6 +26,7 @@ def known(facts: DoctorFacts) -> list[HostFacts]:
     AUTH_FAILED="The host does not let us in.",
     HOST_NOT_TRUSTED="We do not trust the host's key or certificate.",
     HOST_LOST="The host's libvirt broke off while it was asked.",
+    HOST_UNREADABLE="The host's libvirt answers, and refuses or fails to tell about the host.",
     HOST_SILENT="The host's libvirt took the connection and did not answer in time.",
 )
 def check_hosts(facts: DoctorFacts) -> list[CheckResult]:
@@ -39,7 +40,7 @@ def check_hosts(facts: DoctorFacts) -> list[CheckResult]:
 def _host(host: HostLook) -> CheckResult:
     if host.problem is not None or host.facts is None:
         problem = host.problem
-        code = problem.code if problem and problem.code in HOST_CODES else "HOST_LOST"
+        code = HOST_CODES.get(problem.code if problem else "", "HOST_UNREADABLE")
         message = problem.message if problem else f"{host.name} told nothing about itself"
         return failed(code, host.name, message, problem.hint if problem and problem.hint else _try(host))
     seen = host.facts
@@ -47,7 +48,13 @@ def _host(host: HostLook) -> CheckResult:
     return ok("HOST_ANSWERS", host.name, f"{host.uri} answers: {seen.hostname}, {versions}")
 
 
-HOST_CODES = frozenset({"HOST_UNREACHABLE", "AUTH_FAILED", "HOST_NOT_TRUSTED", "HOST_SILENT"})
+HOST_CODES = {
+    "HOST_UNREACHABLE": "HOST_UNREACHABLE",
+    "AUTH_FAILED": "AUTH_FAILED",
+    "HOST_NOT_TRUSTED": "HOST_NOT_TRUSTED",
+    "HOST_SILENT": "HOST_SILENT",
+    "CONNECTION_LOST": "HOST_LOST",
+}
 
 
 def _try(host: HostLook) -> str:

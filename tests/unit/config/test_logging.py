@@ -6,12 +6,14 @@ import contextvars
 import json
 import logging
 import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
 from config.logging import configure_logging, log_context
 from config.settings import Settings
+from tasks.parallel import make_thread
 
 log = logging.getLogger("tasks.somewhere")
 
@@ -20,7 +22,10 @@ log = logging.getLogger("tasks.somewhere")
 def root_logger_as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    hook = threading.excepthook
     yield
+    logging.captureWarnings(False)
+    threading.excepthook = hook
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -78,6 +83,41 @@ def test_threads_do_not_share_the_context_unless_started_with_it(capsys: pytest.
         assert "id" not in said_by(threading.Thread(target=log.info, args=("bare",)))
         copied = contextvars.copy_context()
         assert said_by(threading.Thread(target=copied.run, args=(log.info, "copied")))["id"] == "web-7"
+
+
+def test_celerys_own_lines_on_a_step_name_it(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="json"))
+    log.info("received", extra={"data": {"name": "tasks.steps.verify", "id": "web_7-1.2.5.verify"}})
+    entry = last_json(capsys)
+    assert (entry["id"], entry["attempt"], entry["step"]) == ("web_7-1", 2, "verify")
+    for data in ({"name": "tasks.steps.verify", "id": "odd"}, {"name": "tasks.show", "id": "a.1.1.verify"}, "odd"):
+        log.info("received", extra={"data": data})
+        assert "step" not in last_json(capsys)
+
+
+def test_a_thread_that_dies_is_a_log_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="json"))
+
+    def die() -> None:
+        raise RuntimeError("over")
+
+    with log_context(id="web-7"):
+        thread = make_thread(die, "lease-web-7")
+    thread.start()
+    thread.join()
+    entry = last_json(capsys)
+    assert (entry["message"], entry["level"]) == ("lease-web-7 ended", "ERROR")
+    assert "RuntimeError: over" in str(entry["exception"])
+
+
+def test_warnings_are_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="json"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)
+        warnings.warn("over two\nlines", stacklevel=1)
+    assert "over two\nlines" in str(last_json(capsys)["message"])
 
 
 def test_routine_lines_of_periodic_tasks_are_left_out_and_their_failures_are_not(

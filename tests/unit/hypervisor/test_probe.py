@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -47,6 +49,12 @@ def test_nothing_else_is_ever_destroyed(connection: Any, persistent: bool) -> No
     with pytest.raises(NotAProbe):
         destroy_probe(connection, probe)
     assert connection.lookupByUUIDString(probe.uuid).isActive()
+
+
+def test_no_other_code_destroys_a_domain() -> None:
+    sources = (Path(__file__).parents[3] / "tasks").rglob("*.py")
+    calls = {path.name: len(re.findall(r"\.destroy(?:Flags)?\(", path.read_text())) for path in sources}
+    assert {name: count for name, count in calls.items() if count} == {"probe.py": 1}
 
 
 def made_error(code: int, domain: int) -> libvirt.libvirtError:

@@ -123,6 +123,7 @@ CASES: list[tuple[DoctorFacts, str, str]] = [
     (hosts(), "NO_HOSTS", "failed"),
     (hosts(host("alpha", facts=None, problem=Problem("AUTH_FAILED", "no", "let us in"))), "AUTH_FAILED", "failed"),
     (hosts(host("alpha", facts=None, problem=Problem("CONNECTION_LOST", "gone"))), "HOST_LOST", "failed"),
+    (hosts(host("alpha", facts=None, problem=Problem("ACCESS_DENIED", "no", "permit"))), "HOST_UNREADABLE", "failed"),
     (hosts(host("alpha", start_problem=Problem("LIBVIRT_ERROR", "no emulator"))), "PROBE_NOT_STARTED", "failed"),
     (hosts(host("alpha", leftovers=("vmferry-probe-1",))), "PROBE_LEFT_OVER", "warning"),
     (hosts(host("alpha", clock=None)), "CLOCKS_AGREE", "unseen"),
