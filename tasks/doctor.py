@@ -15,13 +15,13 @@ from kombu.exceptions import OperationalError
 
 from config.celery import celery_settings
 from config.settings import Settings
-from tasks.hypervisor.address import HostAddress
-from tasks.hypervisor.probe import Prober
+from tasks.hypervisor.address import HostAddress, without_password
+from tasks.hypervisor.prober import Prober
 from tasks.model.doctor import Clock, Diagnosis, DoctorFacts, HostLook, PairProbe, Problem, RedisFacts, WorkerFacts
 from tasks.model.errors import InvalidRequest
 from tasks.parallel import gather
 from tasks.planning.doctor import diagnose
-from tasks.store.doctor import read_redis
+from tasks.store.doctor import is_local, read_redis, shown_url
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def examine(settings: Settings, wanted: Wanted | None = None) -> Diagnosis:
             "hosts": lambda: _look_at_hosts(settings, prober, wanted),
         }
         seen = gather(calls, at_once=2, timeout_s=settings.connect_timeout_s * 3 + LOOK_S * 2)
-        redis, workers = seen.get("queue", ((), None))
+        redis, workers = seen.get("queue") or (_silent_queue(settings), None)
         hosts = seen.get("hosts") or tuple(_silent(settings, name) for name in settings.hosts)
         facts = DoctorFacts(version("vmferry"), settings.reconcile_period_s, redis, workers, hosts)
         return diagnose(_look_at_pairs(settings, prober, wanted, facts))
@@ -102,16 +102,25 @@ def _prober(settings: Settings) -> Iterator[Prober]:
 
 
 def _look_at_queue(settings: Settings) -> tuple[tuple[RedisFacts, ...], tuple[WorkerFacts, ...] | None]:
-    roles: dict[str, list[str]] = {}
-    for role, url in (
-        ("broker", settings.broker_url),
-        ("results", settings.result_backend or settings.broker_url),
-        ("records", settings.record_url or settings.broker_url),
-    ):
-        roles.setdefault(url, []).append(role)
-    redis = tuple(read_redis(url, tuple(r), sentinel_master=settings.sentinel_master) for url, r in roles.items())
+    roles = redis_roles(settings)
+    redis = tuple(read_redis(url, names, sentinel_master=settings.sentinel_master) for url, names in roles.items())
     broker, records = redis[0], next(facts for facts in redis if "records" in facts.roles)
     return redis, None if broker.problem else _ask_workers(settings, records.clock)
+
+
+def redis_roles(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Each Redis's URL, the broker's first, and what it is used for."""
+    roles: dict[str, tuple[str, ...]] = {settings.broker_url: ("broker",)}
+    for role, url in (("results", settings.result_backend), ("records", settings.record_url)):
+        roles[url or settings.broker_url] = (*roles.get(url or settings.broker_url, ()), role)
+    return roles
+
+
+def _silent_queue(settings: Settings) -> tuple[RedisFacts, ...]:
+    problem = Problem("REDIS_UNREACHABLE", "it did not answer in time", "is it running? check broker_url")
+    return tuple(
+        RedisFacts(names, shown_url(url), is_local(url), problem) for url, names in redis_roles(settings).items()
+    )
 
 
 def _ask_workers(settings: Settings, redis_clock: Clock | None) -> tuple[WorkerFacts, ...] | None:
@@ -168,7 +177,7 @@ def _look_at_host(prober: Prober, name: str, *, probe: bool) -> HostLook:
 
 def _silent(settings: Settings, name: str) -> HostLook:
     problem = Problem("HOST_SILENT", f"{name} took the connection and did not answer any more", "restart its libvirtd")
-    return HostLook(name, settings.hosts[name].uri, problem=problem)
+    return HostLook(name, without_password(settings.hosts[name].uri), problem=problem)
 
 
 # -- ways between hosts ----------------------------------------------------------------------------------------------

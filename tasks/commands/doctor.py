@@ -41,8 +41,11 @@ def doctor(
     settings = load_settings()
     wanted = Wanted(probe, tuple(_pair(text) for text in pair or ()), tuple(to or ()), all_pairs)
     # Probe VMs must go also when somebody ends this program.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
-    found = examine(settings, wanted)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    try:
+        found = examine(settings, wanted)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if as_json:
         typer.echo(json.dumps(found.model_dump(mode="json"), indent=2, ensure_ascii=False))
     else:

@@ -99,6 +99,8 @@ class RedisFacts:
     """It takes commands from clients that give no password."""
     foreign_keys: tuple[str, ...] | None = None
     """A few keys of the db that are not vmferry's."""
+    put_aside: int | None = None
+    """Messages that no worker could read; of the broker only."""
     clock: Clock | None = None
 
 

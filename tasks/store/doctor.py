@@ -23,6 +23,7 @@ OUR_KEYS = ("vmferry", "celery-task-meta-", "celery-taskset-meta-", "unacked")
 BINDING = re.compile(r"_kombu\.binding(_deadlines$|(_permanent)?\.(vmferry|celeryev|(reply\.)?celery\.pidbox))")
 """kombu's lists of queues: of ours, and of the exchanges that every Celery application has."""
 REPLY_QUEUE = ".reply.celery.pidbox"
+POISON_KEY = "vmferry:poison"
 KEYS_LOOKED_AT = 5000
 """Of the db, at most: enough to meet another application's."""
 KEYS_NAMED = 3
@@ -63,6 +64,7 @@ def _read(client: redis.Redis, base: RedisFacts, url: str) -> RedisFacts:
         limit_bytes=info.get("maxmemory") or info.get("total_system_memory"),
         open_to_all=_is_open(url),
         foreign_keys=_allowed(lambda: _foreign_keys(client)),
+        put_aside=_allowed(lambda: client.llen(POISON_KEY)) if "broker" in base.roles else None,
         clock=_allowed(lambda: _clock(client)),
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from config.celery import POISON_KEY
 from config.settings import load_settings
 from tasks.doctor import Wanted, choose_pairs, examine
 from tasks.model.errors import InvalidRequest
@@ -32,6 +33,7 @@ def test_everything_is_seen(server: RedisServer) -> None:
     assert seen.version
     assert seen.used_bytes
     assert seen.limit_bytes
+    assert seen.put_aside == 0
     assert seen.clock is not None
     assert abs(seen.clock.ahead_s) <= seen.clock.doubt_s + 0.001
     assert "sesame" not in seen.url
@@ -70,6 +72,8 @@ def test_keys_of_another_application_are_noticed_and_ours_are_not(tmp_path: Path
             examine(load_settings(config), Wanted(probe=False))
             assert read_redis(server.url, ROLES).foreign_keys == ()
         server.client().set("shop:cart:1", "x")
+        server.client().lpush(POISON_KEY, "what is this")
+        assert read_redis(server.url, ROLES).put_aside == 1
         assert read_redis(server.url, ROLES).foreign_keys == ("shop:cart:1",)
 
 

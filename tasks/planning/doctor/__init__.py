@@ -15,6 +15,7 @@ CHECKS: tuple[Check, ...] = (
     redis.check_memory,
     redis.check_own_db,
     redis.check_password,
+    redis.check_messages,
     workers.check_queues,
     workers.check_beat,
     workers.check_versions,

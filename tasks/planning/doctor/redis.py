@@ -152,6 +152,25 @@ def _own_db(redis: RedisFacts) -> list[CheckResult]:
 
 
 @check(
+    MESSAGES_READABLE="No message had to be put aside.",
+    MESSAGES_PUT_ASIDE="Messages were put aside because no worker could read them.",
+)
+def check_messages(facts: DoctorFacts) -> list[CheckResult]:
+    """Somebody sends what is no Celery message, or tasks that do not exist."""
+    return each(_messages, facts)
+
+
+def _messages(redis: RedisFacts) -> list[CheckResult]:
+    if redis.put_aside is None:
+        return []
+    if redis.put_aside:
+        message = f"{redis.put_aside} messages were put aside because no worker could read them"
+        hint = "redis-cli LRANGE vmferry:poison 0 0 shows the last one; DEL vmferry:poison when its sender is corrected"
+        return [warning("MESSAGES_PUT_ASIDE", name_of(redis), message, hint)]
+    return [ok("MESSAGES_READABLE", name_of(redis), "no message had to be put aside")]
+
+
+@check(
     REDIS_GUARDED="Redis asks for a password, or is reached over loopback or a unix socket.",
     REDIS_OPEN="Whoever reaches Redis over the network commands all hosts: it asks for no password.",
 )

@@ -278,3 +278,29 @@ def test_inspect_reads_files_and_reports_bad_ones(tmp_path: Path, capsys: pytest
     out, err = capsys.readouterr()
     assert list(json.loads(out)) == [str(good)]
     assert err.count("error ") == 2
+
+
+@pytest.mark.parametrize("options", [["--pair", "alpha"], ["--pair", "alpha:alpha"], ["--to", "delta"]])
+def test_the_doctor_is_told_nonsense(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    config = tmp_path / "vmferry.toml"
+    config.write_text('[hosts.alpha]\nuri = "qemu+tcp://alpha/system"\n')
+    monkeypatch.setenv("VMFERRY_CONFIG", str(config))
+    assert run("doctor", *options) == 2
+    assert "hint: " in capsys.readouterr().err
+
+
+def test_the_doctor_reports_everything_when_nothing_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "vmferry.toml"
+    config.write_text(
+        'broker_url = "redis://:secret@127.0.0.1:1/0"\n[hosts.alpha]\nuri = "qemu+tcp://127.0.0.1:1/system"\n'
+    )
+    monkeypatch.setenv("VMFERRY_CONFIG", str(config))
+    assert run("doctor", "--json") == 5
+    out = capsys.readouterr().out
+    failed = {result["code"] for result in json.loads(out)["results"] if result["verdict"] == "failed"}
+    assert failed == {"REDIS_UNREACHABLE", "HOST_UNREACHABLE"}
+    assert "secret" not in out

@@ -12,7 +12,7 @@ import libvirt
 import pytest
 
 from tasks.hypervisor.eventloop import start_event_loop
-from tasks.hypervisor.probe import NotAProbe, Probe, _classify, destroy_probe, probe_xml
+from tasks.hypervisor.probe import NotAProbe, Probe, classify, destroy_probe, probe_xml
 from tasks.model.doctor import PairEnd
 
 
@@ -75,4 +75,4 @@ def made_error(code: int, domain: int) -> libvirt.libvirtError:
     ],
 )
 def test_where_it_broke(code: int, domain: int, prepared: bool, end: PairEnd) -> None:
-    assert _classify(made_error(code, domain), prepared=prepared) is end
+    assert classify(made_error(code, domain), prepared=prepared) is end

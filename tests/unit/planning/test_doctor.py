@@ -40,6 +40,7 @@ REDIS = RedisFacts(
     limit_bytes=8 * GIB,
     open_to_all=False,
     foreign_keys=(),
+    put_aside=0,
     clock=NOW,
 )
 CONTROL = WorkerFacts("control@a", frozenset({"vmferry"}), "1.0", NOW, up_s=1000, reconciled_ago_s=2.0)
@@ -113,6 +114,7 @@ CASES: list[tuple[DoctorFacts, str, str]] = [
     (redis(foreign_keys=("shop:cart",)), "REDIS_DB_SHARED", "warning"),
     (redis(foreign_keys=None), "REDIS_DB_OWN", "unseen"),
     (redis(open_to_all=True), "REDIS_OPEN", "failed"),
+    (redis(put_aside=3), "MESSAGES_PUT_ASIDE", "warning"),
     (redis(open_to_all=None), "REDIS_GUARDED", "unseen"),
     (workers(CONTROL), "NO_STEPS_WORKER", "failed"),
     (workers(replace(STEPS, queues=frozenset({"vmferry.steps", "x"})), CONTROL, WorkerFacts("old@b")),
