@@ -8,14 +8,14 @@ from typing import TypeVar
 
 import libvirt
 
-from tasks.hypervisor import guest, job, volumes
+from tasks.hypervisor import guest, job, streams, volumes
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
 from tasks.hypervisor.errors import translate, translate_transfer
 from tasks.hypervisor.facts import StaticFacts, read_facts
 from tasks.hypervisor.storage import file_exists
 from tasks.hypervisor.transfer import migrate
-from tasks.model.disks import DiskSize, Volume, VolumeOrder
+from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
 from tasks.model.domain import NO_JOB, DomainView, JobStats, Mark
 from tasks.model.errors import HostUnreachable, OperatorMustFix
 from tasks.model.host import HostFacts, Pool
@@ -80,6 +80,28 @@ class LibvirtHypervisor:
     def find_volume(self, host: str, pool: str, name: str) -> Volume | None:
         """See the port."""
         return self._read(host, lambda connection: volumes.find(connection, host, pool, name))
+
+    def find_volume_at(self, host: str, path: str) -> Volume | None:
+        """See the port."""
+        return self._read(host, lambda connection: volumes.find_at(connection, host, path))
+
+    def copy_chunk(self, order: ChunkOrder, tick: Callable[[int], None]) -> str:
+        """See the port."""
+        with self._pool(order.source).checkout() as source, self._pool(order.destination).checkout() as destination:
+            try:
+                return streams.copy_chunk(source, destination, order, tick)
+            except streams.Broken as broken:
+                host, connection = (order.source, source) if broken.reading else (order.destination, destination)
+                # Written again as a whole when it is tried again: nothing depends on how much of it arrived.
+                raise translate(broken.error, host, lost=not is_alive(connection), effect=False) from None
+
+    def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
+        """See the port."""
+        with self._pool(host).checkout() as connection:
+            try:
+                return streams.hash_chunk(connection, path, offset, length, tick)
+            except streams.Broken as broken:
+                raise translate(broken.error, host, lost=not is_alive(connection), effect=False) from None
 
     def create_volume(self, host: str, order: VolumeOrder) -> Volume:
         """See the port."""

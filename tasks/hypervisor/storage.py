@@ -26,7 +26,7 @@ def file_exists(connection: Connection, host: str, path: str) -> bool | None:
         return None
     if _volume_is_there(connection, path):
         return True
-    pool = _covering(connection, path)
+    pool = covering(connection, path)
     if pool is None:
         return None
     try:
@@ -93,7 +93,8 @@ def _volume_is_there(connection: Connection, path: str) -> bool:
     return True
 
 
-def _covering(connection: Connection, path: str) -> Any | None:
+def covering(connection: Connection, path: str) -> Any | None:
+    """The active pool whose directory is the file's."""
     directory = PurePosixPath(path).parent
     for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
         target = parse_pool(pool.XMLDesc(), active=True).target

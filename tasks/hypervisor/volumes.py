@@ -10,7 +10,7 @@ from lxml import etree
 
 from tasks.hypervisor import guest
 from tasks.hypervisor.connection import Connection, is_alive
-from tasks.hypervisor.storage import parse_pool
+from tasks.hypervisor.storage import covering, parse_pool
 from tasks.model.disks import DiskSize, Volume, VolumeOrder
 from tasks.model.errors import OperatorMustFix, RetryLater
 from tasks.model.host import Pool
@@ -27,6 +27,16 @@ def refresh(connection: Connection, host: str, name: str) -> Pool:
 def find(connection: Connection, host: str, pool: str, name: str) -> Volume | None:
     """See the port."""
     found = _look_up(_fresh_pool(connection, host, pool), name)
+    return None if found is None else parse_volume(found.XMLDesc())
+
+
+def find_at(connection: Connection, host: str, path: str) -> Volume | None:
+    """See the port. What libvirt remembers of a file is old as soon as a VM has written to it."""
+    pool = covering(connection, path)
+    if pool is None:
+        return None
+    fresh = _fresh_pool(connection, host, pool.name())
+    found = next((v for v in fresh.listAllVolumes() if v.path() == path), None)
     return None if found is None else parse_volume(found.XMLDesc())
 
 
@@ -78,6 +88,9 @@ def parse_volume(xml: str) -> Volume:
         capacity_bytes=int(root.findtext("capacity") or 0),
         allocation_bytes=int(root.findtext("allocation") or 0),
         format=kind.get("type") if kind is not None else None,
+        length_bytes=int(root.findtext("physical") or 0),
+        backing=root.findtext("backingStore/path") or None,
+        modified=root.findtext("target/timestamps/mtime") or "",
     )
 
 

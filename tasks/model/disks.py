@@ -26,6 +26,12 @@ class DiskCopy(Frozen):
     """Name of the new volume; it bears the migration's mark, so that nothing existing can be hit."""
     path: str
     """Where the new volume appears on the destination."""
+    source_path: str = ""
+    """The file on the source."""
+    length_bytes: int = 0
+    """Length of the file when it is copied byte for byte through the worker; 0: the hypervisor mirrors the disk."""
+    modified: str = ""
+    """When the file was last written, as the source says; it must not change while it is copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,12 @@ class Volume:
     capacity_bytes: int
     allocation_bytes: int
     format: str | None = None
+    length_bytes: int = 0
+    """Of the file."""
+    backing: str | None = None
+    """Path of the file below it."""
+    modified: str = ""
+    """When it was last written, seconds since the epoch with their fraction, as the host says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +69,19 @@ class VolumeOrder:
     name: str
     format: str
     capacity_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkOrder:
+    """One piece of a file to be copied from host to host, byte for byte; sizes in bytes."""
+
+    source: str
+    """Inventory name."""
+    source_path: str
+    destination: str
+    pool: str
+    volume: str
+    offset: int
+    length: int
+    fresh: bool
+    """Nothing was ever written to this piece of the volume: holes may be left out."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tasks.model.disks import DiskSize, Volume, VolumeOrder
+from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
 from tasks.model.domain import DomainView, JobStats, Mark
 from tasks.model.host import HostFacts, Pool
 
@@ -65,6 +65,17 @@ class Hypervisor(Protocol):
 
     def find_volume(self, host: str, pool: str, name: str) -> Volume | None:
         """Look a volume up by name, in an active pool; None when the pool does not have it now."""
+
+    def find_volume_at(self, host: str, path: str) -> Volume | None:
+        """The file as a volume of an active pool, read anew; None when no active pool shows it."""
+
+    def copy_chunk(self, order: ChunkOrder, tick: Callable[[int], None]) -> str:
+        """Copy one piece of a file into a volume of another host, through this process; returns its checksum.
+
+        ``tick`` is told how many bytes were passed on, and may raise to end it."""
+
+    def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
+        """The checksum of one piece of a file, read from the host; equal for equal contents, whatever is a hole."""
 
     def create_volume(self, host: str, order: VolumeOrder) -> Volume:
         """Make a sparse, empty volume. Never uses an existing one: raises ``OperatorMustFix`` (``VOLUME_EXISTS``)."""

@@ -203,6 +203,10 @@ class RunRecord(Control):
     """What was made on a host, in words for people (the journal is what rollback reads)."""
     copies: tuple[DiskCopy, ...] = ()
     """Disks that are copied; the others stay where they are."""
+    ledger: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Guest-side name -> checksum of each piece of the disk's file that has arrived, in order."""
+    writing: str = ""
+    """The piece that is being written, ``<target>.<number>``: whoever goes on with it must not leave holes out."""
     kept: tuple[str, ...] = ()
     """What is left on the source on purpose after a success, in words for people."""
     timings: tuple[StepTiming, ...] = ()

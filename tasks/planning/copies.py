@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from posixpath import dirname, join, normpath
 
-from tasks.model.disks import DiskCopy
+from tasks.model.disks import DiskCopy, DiskSize, Volume
 from tasks.model.domain import Disk, Mark
 from tasks.model.finding import Finding, Severity
 from tasks.model.host import Pool
@@ -19,6 +19,8 @@ CODES = {
     "COPY_READONLY": "A disk is read-only, which libvirt never copies, and it is not on shared storage.",
     "COPY_SHAREABLE": "A disk may be in use by other VMs, and is not on shared storage: a copy would be another disk.",
     "COPY_SIZE_UNSEEN": "The size of a disk cannot be seen.",
+    "COPY_SOURCE_UNSEEN": "The file of a disk is in no active pool of the source, through which it could be read.",
+    "COPY_BACKED": "A disk of a VM that is shut off has a backing file, without which its copy is nothing.",
     "COPY_POOL_MISSING": "The destination has no active pool for a disk that is copied.",
     "COPY_POOL_UNFIT": "The pool chosen for a disk cannot hold files.",
 }
@@ -48,10 +50,9 @@ def place(s: Situation, disk: Disk) -> DiskCopy | Finding:
     """The new volume for a disk, or the blocker that says why there is none."""
     if reason := _uncopyable(s, disk):
         return reason
-    size = s.sizes.get(disk.target)
-    if size is None or size.capacity_bytes <= 0:
-        message = f"{disk.target}: libvirt on {s.source.name} does not say how large {disk.source} is"
-        return _blocker("COPY_SIZE_UNSEEN", message, f"try there: virsh domblkinfo {s.view.uuid} {disk.target}")
+    found = _measured(s, disk)
+    if isinstance(found, Finding):
+        return found
     pool = _choose_pool(s, disk)
     if isinstance(pool, Finding):
         return pool
@@ -60,12 +61,34 @@ def place(s: Situation, disk: Disk) -> DiskCopy | Finding:
         target=disk.target,
         source=disk.source or "",
         format=disk.driver_format or "raw",
-        capacity_bytes=size.capacity_bytes,
-        allocation_bytes=size.allocation_bytes,
+        capacity_bytes=found.capacity_bytes,
+        allocation_bytes=found.allocation_bytes,
         pool=pool.name,
         volume=volume,
         path=join(pool.target or "/", volume),
+        source_path=found.path if isinstance(found, Volume) else "",
+        length_bytes=found.length_bytes if isinstance(found, Volume) else 0,
+        modified=found.modified if isinstance(found, Volume) else "",
     )
+
+
+def _measured(s: Situation, disk: Disk) -> DiskSize | Volume | Finding:
+    """What is known of the source: the running VM knows its disk's size, of one that is shut off the file is read."""
+    if s.live:
+        size = s.sizes.get(disk.target)
+        if size is None or size.capacity_bytes <= 0:
+            message = f"{disk.target}: libvirt on {s.source.name} does not say how large {disk.source} is"
+            return _blocker("COPY_SIZE_UNSEEN", message, f"try there: virsh domblkinfo {s.view.uuid} {disk.target}")
+        return size
+    volume = s.volumes.get(disk.target)
+    if volume is None:
+        message = f"{disk.target}: no active pool of {s.source.name} shows {disk.source}"
+        hint = "make a pool of its directory there: virsh pool-create-as NAME dir --target DIRECTORY"
+        return _blocker("COPY_SOURCE_UNSEEN", message, hint)
+    if volume.backing:
+        message = f"{disk.target}: {disk.source} lies on {volume.backing}"
+        return _blocker("COPY_BACKED", message, "start the VM and move it live, which copies both into one file")
+    return volume
 
 
 def _uncopyable(s: Situation, disk: Disk) -> Finding | None:

@@ -43,11 +43,12 @@ def _make_volume(run: StepRun, copy: DiskCopy) -> None:
     def make() -> None:
         if begun:  # an owner that died may have made it, or half of it, and nothing has been written to it since
             run.hypervisor.delete_volume(run.destination, copy.pool, copy.volume)
-        order = VolumeOrder(copy.pool, copy.volume, copy.format, copy.capacity_bytes)
-        made = run.hypervisor.create_volume(run.destination, order)
-        if (made.path, made.capacity_bytes) != (copy.path, copy.capacity_bytes):
+        # What is copied byte for byte brings its format along.
+        format_, size = ("raw", copy.length_bytes) if copy.length_bytes else (copy.format, copy.capacity_bytes)
+        made = run.hypervisor.create_volume(run.destination, VolumeOrder(copy.pool, copy.volume, format_, size))
+        if (made.path, made.capacity_bytes) != (copy.path, size):
             message = f"the new volume is {made.path} with {made.capacity_bytes} bytes"
-            hint = f"expected {copy.path} with {copy.capacity_bytes}: was the pool changed meanwhile?"
+            hint = f"expected {copy.path} with {size}: was the pool changed meanwhile?"
             raise OperatorMustFix("VOLUME_UNFIT", message, hint)
 
     run.effect("destination_volume", run.destination, "", make, name=name, created=describe_copy(copy, run.destination))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tasks.model.disks import DiskCopy
-from tasks.model.domain import Domain, DomainView, Mark
+from tasks.model.disks import DiskCopy, Volume
+from tasks.model.domain import Disk, Domain, DomainView, Mark
 from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan, is_allowed
 from tasks.model.ports import Hypervisor
@@ -98,13 +98,24 @@ def _look(
 
 def _measure(hypervisor: Hypervisor, situation: Situation) -> Situation:
     """Sizes of copied disks, and the free space that their pools have now: libvirt remembers old figures."""
-    targets = [disk.target for disk in copied_disks(situation)]
-    sizes = hypervisor.fetch_disk_sizes(situation.view.host, situation.view.uuid, targets)
-    situation = replace(situation, sizes=sizes)
+    host, disks = situation.view.host, copied_disks(situation)
+    if situation.live:
+        targets = [disk.target for disk in disks]
+        situation = replace(situation, sizes=hypervisor.fetch_disk_sizes(host, situation.view.uuid, targets))
+    else:
+        found = {disk.target: _volume_of(hypervisor, host, disk) for disk in disks}
+        situation = replace(situation, volumes={target: v for target, v in found.items() if v is not None})
     used = {copy.pool for copy in copies_of(situation)}
     there = situation.destination
     pools = tuple(hypervisor.refresh_pool(there.name, p.name) if p.name in used else p for p in there.pools)
     return replace(situation, destination=replace(there, pools=pools))
+
+
+def _volume_of(hypervisor: Hypervisor, host: str, disk: Disk) -> Volume | None:
+    pool, _, name = (disk.source or "").partition("/")
+    if disk.type == "volume":
+        return hypervisor.find_volume(host, pool, name)
+    return hypervisor.find_volume_at(host, disk.source or "")
 
 
 def _on_destination(hypervisor: Hypervisor, destination: str, view: DomainView) -> tuple[DomainView, ...]:

@@ -7,6 +7,7 @@ from tasks.model.errors import OperatorMustFix, OutcomeUnknown
 from tasks.model.request import Method
 from tasks.planning.destination_xml import build_destination_xml
 from tasks.planning.outcome import Outcome, describe, is_ours
+from tasks.steps.copying import copy_disks
 from tasks.steps.live import start_and_watch, watch
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
@@ -44,13 +45,14 @@ def _not_moved(run: StepRun, outcome: Outcome) -> Exception:
 
 
 def _define_on_destination(run: StepRun) -> Verdict:
-    """Offline with shared storage: the definition is all there is to move."""
+    """Offline: the disks that must be copied, then the definition; nothing can start the VM there before."""
     source, destination = run.look()
     if is_ours(destination, run.record.id):
         return Next()
     if source is None or source.active:
         message = f"{run.record.vm} is no longer shut off on {run.source}: {describe(source, run.source)}"
         raise OperatorMustFix("VM_STARTED", message, "retry: it can be moved live")
+    copy_disks(run)
     mark = Mark(run.record.id, run.record.attempt, run.record.fence)
     inactive = run.hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
     facts = run.hypervisor.fetch_facts(run.source), run.hypervisor.fetch_facts(run.destination)

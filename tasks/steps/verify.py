@@ -8,6 +8,7 @@ from tasks.model.request import Method
 from tasks.planning.destination_xml import build_destination_xml, same_definition
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.outcome import describe, is_ours
+from tasks.steps.copying import check_contents
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
 
@@ -64,6 +65,7 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
     if destination is None or not copies:
         return []
     now = {d.target: d.source for d in parse_domain(run.hypervisor.fetch_xml(run.destination, run.uuid)).disks}
+    check_contents(run)
     sizes = run.hypervisor.fetch_disk_sizes(run.destination, run.uuid, [copy.target for copy in copies])
     problems = []
     for copy in copies:

@@ -67,6 +67,8 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "storage": None,
             "started_at": None,
             "copies": (),
+            "ledger": {},
+            "writing": "",
             "kept": (),
         }
     wait = runtime.settings.hand_over_s if again else 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from tasks.model.disks import DiskSize, Volume, VolumeOrder
+from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
 from tasks.model.domain import NO_JOB, DomainState, DomainView, JobStats, Mark
 from tasks.model.errors import HostUnreachable, HypervisorError, OperatorMustFix, OutcomeUnknown
 from tasks.model.host import HostFacts, Pool
@@ -43,6 +44,8 @@ class FakeHost:
     """Paths that exist in the directories of its pools."""
     volumes: dict[str, dict[str, Volume]] = field(default_factory=dict)
     """Volumes by pool and name."""
+    contents: dict[str, bytearray] = field(default_factory=dict)
+    """What is in them, by path."""
     reachable: bool = True
 
 
@@ -166,6 +169,29 @@ class FakeHypervisor:
         with self._asked("find_volume", host) as there:
             _active_pool(there, host, pool)
             return there.volumes.get(pool, {}).get(name)
+
+    def find_volume_at(self, host: str, path: str) -> Volume | None:
+        """See the port."""
+        with self._asked("find_volume_at", host) as there:
+            return next((v for made in there.volumes.values() for v in made.values() if v.path == path), None)
+
+    def copy_chunk(self, order: ChunkOrder, tick: Callable[[int], None]) -> str:
+        """See the port."""
+        with self._asked("copy_chunk", order.source) as source, self._asked("copy_chunk", order.destination) as there:
+            if order.volume not in there.volumes.get(order.pool, {}):
+                raise OperatorMustFix("NO_STORAGE_VOL", f"{order.destination}: no volume {order.volume}", "")
+            target = there.volumes[order.pool][order.volume]
+            piece = source.contents[order.source_path][order.offset : order.offset + order.length]
+            tick(len(piece))
+            contents = there.contents.setdefault(target.path, bytearray(target.capacity_bytes))
+            contents[order.offset : order.offset + order.length] = piece
+            return hashlib.sha256(piece).hexdigest()
+
+    def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
+        """See the port."""
+        with self._asked("hash_chunk", host) as there:
+            tick(length)
+            return hashlib.sha256(there.contents[path][offset : offset + length]).hexdigest()
 
     def create_volume(self, host: str, order: VolumeOrder) -> Volume:
         """See the port."""

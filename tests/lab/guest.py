@@ -115,6 +115,12 @@ class Guest:
         with contextlib.closing(conn):
             conn.lookupByUUIDString(self.uuid).create()
 
+    def stop(self, host: str | None = None) -> None:
+        """Pull its plug."""
+        conn = self.lab.host(host or self.host).connect()
+        with contextlib.closing(conn):
+            conn.lookupByUUIDString(self.uuid).destroy()
+
     def wait_ticking(self, host: str | None = None, timeout_s: float = 60.0) -> None:
         """Wait until its heartbeat arrives."""
         console = self.console(host or self.host)

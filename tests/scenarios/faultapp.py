@@ -22,7 +22,7 @@ import tasks.chain
 import tasks.workflow.stepping as stepping
 from tasks.app import app
 from tasks.model.run import JournalEntry, RunRecord, StepName
-from tasks.steps import live
+from tasks.steps import copying, live
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Verdict
 from tasks.workflow import Handled, Runtime
@@ -111,6 +111,16 @@ def _held_note(self: Any, job: Any) -> None:
 
 
 live._Observer._note = _held_note  # type: ignore[method-assign]
+
+_progress = copying._Meter.progress
+
+
+def _held_progress(self: Any) -> Any:
+    _hold("transfer", "moving")
+    return _progress(self)
+
+
+copying._Meter.progress = _held_progress  # type: ignore[method-assign]
 
 # By module name: the package exports a function of the same name.
 _dispatch = sys.modules["tasks.workflow.dispatch"]

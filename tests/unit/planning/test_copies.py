@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.model.disks import DiskSize
+from tasks.model.disks import DiskSize, Volume
 from tasks.model.domain import Mark
 from tasks.model.finding import Finding
 from tasks.model.request import Method, Storage
+from tasks.planning.chunks import MOST_CHUNKS, chunks_of
 from tasks.planning.copies import copies_of
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.situation import Situation
@@ -93,8 +94,7 @@ def test_storage_is_chosen(devices: str, asked: dict[str, object], expected: Sto
     ("method", "asked"),
     [
         (Method.LIVE, {"storage": "incremental"}),
-        (Method.OFFLINE, {"storage": "copy"}),
-        (Method.OFFLINE, {"pools": {"*": "default"}}),
+        (Method.OFFLINE, {"storage": "incremental"}),
     ],
 )
 def test_storage_that_the_method_cannot_do(method: Method, asked: dict[str, object]) -> None:
@@ -120,6 +120,22 @@ def test_storage_that_the_method_cannot_do(method: Method, asked: dict[str, obje
 def test_names_bear_the_mark(source: str, expected: str) -> None:
     assert mark_volume_name(source, "vda", MARK) == expected
     assert parse_volume_mark(expected) == MARK
+
+
+def test_a_vm_that_is_shut_off_is_copied_byte_for_byte() -> None:
+    file = Volume("web.qcow2", "/var/lib/libvirt/images/web.qcow2", 2000, 20, "qcow2", length_bytes=77, modified="1.5")
+    (copy,) = copies_of(copying(LOCAL_DISK, offline=True, sizes={}, volumes={"vdb": file}))
+    assert (copy.capacity_bytes, copy.length_bytes, copy.modified) == (2000, 77, "1.5")
+    assert (copy.source_path, copy.format) == ("/var/lib/libvirt/images/web.qcow2", "qcow2")
+
+
+@given(st.integers(0, 10 * 1024**4))
+def test_chunks_cover_a_file_without_gaps_and_are_not_many(length: int) -> None:
+    chunks = chunks_of(length)
+    assert sum(size for _, size in chunks) == length
+    assert [offset for offset, _ in chunks] == [sum(size for _, size in chunks[:n]) for n in range(len(chunks))]
+    assert all(size > 0 for _, size in chunks)
+    assert len(chunks) <= MOST_CHUNKS
 
 
 @given(st.text(min_size=1, max_size=400), st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))

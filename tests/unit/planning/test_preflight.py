@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tasks.model.disks import DiskSize
+from tasks.model.disks import DiskSize, Volume
 from tasks.model.domain import JobStats, Mark
 from tasks.model.finding import Severity
 from tasks.model.host import Network, Pool
@@ -115,6 +115,7 @@ def copied(
     return situation(domain_xml(disk), **(values | changes))  # type: ignore[arg-type]
 
 
+FILE = Volume("a.img", LOCAL, 10 * GIB, 2 * GIB, "qcow2", length_bytes=2 * GIB)
 LVM = Pool("vg", "logical", active=True, target="/dev/vg")
 LUKS = "<encryption format='luks'/>"
 CHAIN = "<backingStore type='file'><format type='raw'/><source file='/base.img'/><backingStore/></backingStore>"
@@ -131,6 +132,13 @@ CASES = [
     Case("COPY_READONLY", B, copied(file_disk(LOCAL, inside="<readonly/>")), copied()),
     Case("COPY_SHAREABLE", B, copied(file_disk(LOCAL, inside="<shareable/>")), copied()),
     Case("COPY_SIZE_UNSEEN", B, copied(size=None), copied()),
+    Case("COPY_SOURCE_UNSEEN", B, copied(offline=True), copied(offline=True, volumes={"vda": FILE})),
+    Case(
+        "COPY_BACKED",
+        B,
+        copied(offline=True, volumes={"vda": replace(FILE, backing="/base.img")}),
+        copied(offline=True, volumes={"vda": FILE}),
+    ),
     Case("COPY_POOL_MISSING", B, copied(pool=replace(ROOMY, active=False)), copied()),
     Case("COPY_POOL_MISSING", B, copied(pools={"*": "fast"}), copied(pools={"*": "default"})),
     Case("COPY_POOL_UNFIT", B, copied(pool=LVM, pools={"*": "vg"}), copied()),

@@ -1,0 +1,212 @@
+"""Contents of volumes, read and written through libvirt's streams, with the holes that they have."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import libvirt
+
+from tasks.hypervisor.connection import Connection
+from tasks.model.disks import ChunkOrder
+
+PIECE = 256 * 1024
+"""libvirt's own messages are no larger."""
+AT_HOLE = -3
+"""What ``virStreamRecvFlags`` returns when a hole comes next."""
+
+Tick = Callable[[int], None]
+
+
+class Broken(Exception):
+    """A stream ended before it should; ``reading`` tells on which side."""
+
+    def __init__(self, error: libvirt.libvirtError, *, reading: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.reading = reading
+
+
+@contextmanager
+def _side(*, reading: bool) -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise Broken(error, reading=reading) from None
+
+
+class Digest:
+    """SHA-256 of what a reader of the file would see, whatever of it is stored as holes.
+
+    Blocks of zeros count by their number alone, so that a sparse terabyte costs nothing.
+    """
+
+    BLOCK = 64 * 1024
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._zeros = 0
+        self._rest = b""
+        self._nothing = bytes(self.BLOCK)
+
+    def data(self, piece: bytes) -> None:
+        """The next bytes."""
+        piece = self._rest + piece
+        whole = len(piece) - len(piece) % self.BLOCK
+        for start in range(0, whole, self.BLOCK):
+            self._block(piece[start : start + self.BLOCK])
+        self._rest = piece[whole:]
+
+    def hole(self, length: int) -> None:
+        """So many zeros."""
+        head = min(length, -len(self._rest) % self.BLOCK)
+        if head:
+            self.data(bytes(head))
+        length -= head
+        blocks, tail = divmod(length, self.BLOCK)
+        self._zeros += blocks
+        if tail:
+            self.data(bytes(tail))
+
+    def hexdigest(self) -> str:
+        """The checksum of everything so far."""
+        if self._rest:
+            self._block(self._rest)
+            self._rest = b""
+        final = self._hash.copy()
+        final.update(b"zeros %d" % self._zeros)
+        return final.hexdigest()
+
+    def _block(self, block: bytes) -> None:
+        if len(block) == self.BLOCK and block == self._nothing:
+            self._zeros += 1
+            return
+        self._hash.update(b"zeros %d data %d " % (self._zeros, len(block)))
+        self._zeros = 0
+        self._hash.update(block)
+
+
+def copy_chunk(source: Connection, destination: Connection, order: ChunkOrder, tick: Tick) -> str:
+    """Copy one piece of a file from volume to volume; returns the checksum of what was read.
+
+    ``tick`` is told how many bytes were passed on, and may raise: both streams are aborted then.
+
+    Raises:
+        Broken, and whatever ``tick`` raises.
+    """
+    reader, digest = _Reader(source, order.source_path, order.offset, order.length), Digest()
+    try:
+        writer = _Writer(destination, order)
+    except BaseException:
+        reader.abort()
+        raise
+    try:
+        for piece, hole in reader:
+            if hole:
+                digest.hole(hole)
+                writer.hole(hole)
+            else:
+                digest.data(piece)
+                writer.data(piece)
+            tick(len(piece))
+        writer.finish()
+    except BaseException:
+        writer.abort()
+        reader.abort()
+        raise
+    return digest.hexdigest()
+
+
+def hash_chunk(connection: Connection, path: str, offset: int, length: int, tick: Tick) -> str:
+    """The checksum of one piece of a volume's file, read again from where it is stored."""
+    reader, digest = _Reader(connection, path, offset, length), Digest()
+    try:
+        for piece, hole in reader:
+            if hole:
+                digest.hole(hole)
+            else:
+                digest.data(piece)
+            tick(len(piece))
+    except BaseException:
+        reader.abort()
+        raise
+    return digest.hexdigest()
+
+
+class _Reader:
+    """Iterates over (bytes, 0) and (b"", length of a hole)."""
+
+    def __init__(self, connection: Connection, path: str, offset: int, length: int) -> None:
+        self._left = length
+        with _side(reading=True):
+            self._stream: Any = connection.newStream(0)
+            volume = connection.storageVolLookupByPath(path)
+            volume.download(self._stream, offset, length, libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        while (piece := self._next()) is not None:
+            self._left -= piece[1] or len(piece[0])
+            yield piece
+        if self._left > 0:  # a hole at the end may not be told
+            yield b"", self._left
+
+    def _next(self) -> tuple[bytes, int] | None:
+        with _side(reading=True):
+            got = self._stream.recvFlags(PIECE, libvirt.VIR_STREAM_RECV_STOP_AT_HOLE)
+            if got == AT_HOLE:
+                return b"", int(self._stream.recvHole())
+            if not got:
+                self._stream.finish()
+                return None
+            return bytes(got), 0
+
+    def abort(self) -> None:
+        _abort(self._stream)
+
+
+class _Writer:
+    """Writes from an offset on.
+
+    On a fresh, sparse volume holes are left out; otherwise they are written as zeros, since libvirt skips over a hole
+    and leaves what was there.
+    """
+
+    def __init__(self, connection: Connection, order: ChunkOrder) -> None:
+        self._sparse = order.fresh
+        self._zeros = b"" if order.fresh else bytes(PIECE)
+        flags = libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM if order.fresh else 0
+        with _side(reading=False):
+            self._stream: Any = connection.newStream(0)
+            pool = connection.storagePoolLookupByName(order.pool)
+            pool.storageVolLookupByName(order.volume).upload(self._stream, order.offset, order.length, flags)
+
+    def data(self, piece: bytes) -> None:
+        view = memoryview(piece)
+        while view:
+            with _side(reading=False):
+                view = view[self._stream.send(bytes(view)) :]
+
+    def hole(self, length: int) -> None:
+        if self._sparse:
+            with _side(reading=False):
+                self._stream.sendHole(length)
+            return
+        while length > 0:
+            self.data(self._zeros[: min(length, PIECE)])
+            length -= PIECE
+
+    def finish(self) -> None:
+        with _side(reading=False):
+            self._stream.finish()
+
+    def abort(self) -> None:
+        _abort(self._stream)
+
+
+def _abort(stream: Any) -> None:
+    try:
+        stream.abort()
+    except libvirt.libvirtError:
+        pass  # it has ended already, or its connection has

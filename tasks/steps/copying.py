@@ -1,0 +1,126 @@
+"""Disks of a VM that is shut off: copied byte for byte through the worker, piece by piece, and read again afterwards.
+
+Each piece that has arrived is recorded with its checksum, so that another worker goes on where this one ended. The
+source must stay as it is: it is looked at again after every piece, and a file that was written to meanwhile ends it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tasks.model.disks import ChunkOrder, DiskCopy
+from tasks.model.errors import OperatorMustFix, OutcomeUnknown
+from tasks.model.run import Channel, Progress
+from tasks.planning.chunks import chunks_of
+from tasks.planning.outcome import describe
+from tasks.steps.run import StepRun
+
+MIB = 1024**2
+
+
+def copy_disks(run: StepRun) -> None:
+    """Copy what is left to copy of every disk.
+
+    Raises:
+        OperatorMustFix: ``VM_STARTED``, ``SOURCE_CHANGED``: the copy would be of no use.
+    """
+    meter = _Meter(run)
+    for copy in run.record.copies:
+        for number, (offset, length) in enumerate(chunks_of(copy.length_bytes)):
+            if number >= len(run.record.ledger.get(copy.target, ())):
+                _copy_chunk(run, copy, number, (offset, length), meter)
+            meter.arrived(length)
+        _check_source(run, copy)
+
+
+def check_contents(run: StepRun) -> None:
+    """Read every copied file again from the destination and compare it with what was read from the source.
+
+    Raises:
+        OutcomeUnknown: ``VERIFY_FAILED``.
+    """
+    for copy in run.record.copies:
+        sums = run.record.ledger.get(copy.target, ())
+        for (offset, length), wanted in zip(chunks_of(copy.length_bytes), sums, strict=True):
+            found = run.hypervisor.hash_chunk(run.destination, copy.path, offset, length, _interruptible(run))
+            if found != wanted:
+                message = f"{copy.path} on {run.destination} differs from {copy.source} after byte {offset}"
+                raise OutcomeUnknown("VERIFY_FAILED", message, "look at the storage of both hosts")
+
+
+def _copy_chunk(run: StepRun, copy: DiskCopy, number: int, piece: tuple[int, int], meter: _Meter) -> None:
+    run.interrupt_if_asked()
+    name = f"{copy.target}.{number}"
+    # An owner that died in the middle of this piece has left something there, which holes would not overwrite.
+    fresh = run.record.writing != name
+    if fresh:
+        run.save(writing=name)
+    order = ChunkOrder(
+        source=run.source,
+        source_path=copy.source_path,
+        destination=run.destination,
+        pool=copy.pool,
+        volume=copy.volume,
+        offset=piece[0],
+        length=piece[1],
+        fresh=fresh,
+    )
+    checksum = run.hypervisor.copy_chunk(order, meter)
+    _check_source(run, copy)
+    known = run.record.ledger.get(copy.target, ())
+    run.save(ledger=run.record.ledger | {copy.target: (*known, checksum)}, progress=meter.progress())
+
+
+def _check_source(run: StepRun, copy: DiskCopy) -> None:
+    source = run.hypervisor.find_domain(run.source, run.uuid)
+    if source is None or source.active:
+        message = f"{run.record.vm} is no longer shut off on {run.source}: {describe(source, run.source)}"
+        raise OperatorMustFix("VM_STARTED", message, "retry: it can be moved live")
+    volume = run.hypervisor.find_volume_at(run.source, copy.source_path)
+    if volume is None or (volume.modified, volume.length_bytes) != (copy.modified, copy.length_bytes):
+        message = f"{copy.source} on {run.source} was changed while it was copied"
+        raise OperatorMustFix("SOURCE_CHANGED", message, "find out who writes to it, then retry")
+
+
+def _interruptible(run: StepRun) -> Callable[[int], None]:
+    return lambda _: run.interrupt_if_asked()
+
+
+class _Meter:
+    """Counts what was copied, keeps to the policy's bandwidth, and ends the copy when that is asked for."""
+
+    def __init__(self, run: StepRun) -> None:
+        self._run = run
+        self._total = sum(copy.length_bytes for copy in run.record.copies)
+        self._began = self._told = time.monotonic()
+        self._sent = self._arrived = self._piece = 0
+
+    def arrived(self, length: int) -> None:
+        """One more piece is where it belongs, perhaps since an earlier owner's time."""
+        self._arrived += length
+        self._piece = 0
+
+    def __call__(self, sent: int) -> None:
+        """So many bytes were passed on."""
+        self._sent += sent
+        self._piece += sent
+        self._run.interrupt_if_asked()
+        limit = self._run.policy.bandwidth_mib_s * MIB
+        while limit and (ahead := self._sent / limit - (time.monotonic() - self._began)) > 0:
+            self._run.stopping.wait(min(ahead, 0.5))
+            self._run.interrupt_if_asked()
+        if time.monotonic() - self._told > self._run.limits.progress_period_s:
+            self._told = time.monotonic()
+            self._run.save(progress=self.progress())
+
+    def progress(self) -> Progress:
+        """What is done, in the terms of a transfer."""
+        elapsed = time.monotonic() - self._began
+        disk = Channel(
+            total_bytes=self._total,
+            processed_bytes=self._sent,
+            remaining_bytes=max(0, self._total - self._arrived - self._piece),
+            bytes_per_second=int(self._sent / elapsed) if elapsed > 0 else 0,
+        )
+        return Progress(disk=disk, elapsed_ms=int(elapsed * 1000))

@@ -1,0 +1,111 @@
+"""Shut off, with disks that only the source has: copied byte for byte through the worker, read again, then defined."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.model.run import State
+from tests.lab import Guest, Lab
+from tests.scenarios.invariants import check_invariants
+from tests.scenarios.stack import Stack, stack
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("offline-copy")
+    with stack(lab, folder, policies={"slow": {"bandwidth_mib_s": 8}}) as made:
+        made.start()
+        yield made
+
+
+def image(lab: Lab, host: str, path: str) -> Path:
+    return lab.host(host).root / path.lstrip("/")
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("format_", ["qcow2", "raw"])
+def test_the_file_arrives_as_it_is(running: Stack, lab: Lab, make_guest: Callable[..., Guest], format_: str) -> None:
+    guest = make_guest(
+        f"off-{format_}", disk="local", disk_format=format_, disk_mib=200, write_kib_s=8192, write_stop=512
+    )
+    guest.wait_verified(1)
+    guest.stop()
+    source = image(lab, "alpha", f"/var/lib/libvirt/images/{guest.volume}")
+    record = running.wait_end(running.client.submit({"vm": guest.name, "destination": "beta"}).id)
+    assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
+    assert (record.method, record.storage) == ("offline", "copy")
+    (copy,) = record.copies
+    there = image(lab, "beta", copy.path)
+    assert digest(there) == digest(source)
+    assert there.stat().st_blocks <= source.stat().st_blocks * 1.1 + 256
+    check_invariants(running, guest, record, was_running=False, autostart=False)
+    guest.start("beta")
+    guest.wait_verified(1, "beta")
+
+
+@pytest.mark.parametrize("point", ["transfer.journaled-destination_definition", "transfer.moving", "verify.claimed"])
+def test_kill9_and_another_worker_goes_on(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest], point: str
+) -> None:
+    """What had arrived is not copied again, and what was half written is written over as a whole."""
+    guest = make_guest("off-crash", start="off", disk="local", disk_format="raw", disk_mib=200)
+    source = image(lab, "alpha", f"/var/lib/libvirt/images/{guest.volume}")
+    with source.open("r+b") as file:
+        for offset in (0, 70 << 20, 150 << 20):
+            file.seek(offset)
+            file.write(os.urandom(3 << 20))
+    running.hold(point)
+    record = running.client.submit({"vm": guest.name, "destination": "beta", "policy": "slow"})
+    running.wait_held()
+    running.workers[1].kill9()
+    running.steps_worker()
+    running.workers.pop(1)
+    ended = running.wait_end(record.id)
+    assert ended.state is State.SUCCEEDED, running.diagnosis(record.id)
+    assert digest(image(lab, "beta", ended.copies[0].path)) == digest(source)
+    check_invariants(running, guest, ended, was_running=False, autostart=False)
+
+
+def test_cancelled_in_the_middle(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
+    guest = make_guest("off-cancel", start="off", disk="local", disk_format="raw", disk_mib=64)
+    source = image(lab, "alpha", f"/var/lib/libvirt/images/{guest.volume}")
+    source.write_bytes(os.urandom(64 << 20))
+    before = digest(source)
+    record = running.client.submit({"vm": guest.name, "destination": "beta", "policy": "slow"})
+    running.wait_state(record.id, State.TRANSFERRING)
+    running.client.cancel(record.id)
+    ended = running.wait_end(record.id)
+    assert ended.state is State.CANCELLED, running.diagnosis(record.id)
+    check_invariants(running, guest, ended, was_running=False, autostart=False)
+    assert digest(source) == before
+
+
+@pytest.mark.parametrize("what", ["started", "written"])
+def test_a_source_that_changes_meanwhile_is_noticed(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest], what: str
+) -> None:
+    guest = make_guest(f"off-{what}", start="off", disk="local", disk_format="raw", disk_mib=64)
+    source = image(lab, "alpha", f"/var/lib/libvirt/images/{guest.volume}")
+    source.write_bytes(os.urandom(64 << 20))
+    record = running.client.submit({"vm": guest.name, "destination": "beta", "policy": "slow"})
+    running.wait_state(record.id, State.TRANSFERRING)
+    if what == "started":
+        guest.start()
+    else:
+        with source.open("r+b") as file:
+            file.write(b"another boot loader")
+    ended = running.wait_end(record.id)
+    assert ended.state is State.FAILED, running.diagnosis(record.id)
+    assert ended.error is not None
+    assert ended.error.code == {"started": "VM_STARTED", "written": "SOURCE_CHANGED"}[what]
+    check_invariants(running, guest, ended, was_running=what == "started", autostart=False)
