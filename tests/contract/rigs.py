@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tasks.hypervisor.adapter import LibvirtHypervisor
 from tasks.hypervisor.address import HostAddress
+from tasks.model.disks import Volume
 from tasks.model.domain import DomainState, Mark
 from tasks.model.host import Pool
 from tasks.model.ports import Hypervisor, TransferOrder
@@ -70,6 +71,12 @@ class Rig(Protocol):
     def remove_file(self, host: str, path: Path) -> None:
         """And goes again."""
 
+    def write_file(self, host: str, path: Path, contents: bytes) -> None:
+        """A file has these contents, behind libvirt's back."""
+
+    def read_file(self, host: str, path: Path) -> bytes:
+        """What is in a file."""
+
     def without_end(self, order: TransferOrder) -> TransferOrder:
         """The order, so that its transfer lasts until it is aborted."""
 
@@ -117,9 +124,19 @@ class FakeRig:
 
     def put_file(self, host: str, path: Path) -> None:
         self._fake.hosts[host].files.add(str(path))
+        self.write_file(host, path, bytes(512))
 
     def remove_file(self, host: str, path: Path) -> None:
         self._fake.hosts[host].files.remove(str(path))
+        del self._fake.hosts[host].volumes["images"][path.name]
+
+    def write_file(self, host: str, path: Path, contents: bytes) -> None:
+        there, size = self._fake.hosts[host], len(contents)
+        there.volumes.setdefault("images", {})[path.name] = Volume(path.name, str(path), size, size, "raw", size)
+        there.contents[str(path)] = bytearray(contents)
+
+    def read_file(self, host: str, path: Path) -> bytes:
+        return bytes(self._fake.hosts[host].contents[str(path)])
 
     def without_end(self, order: TransferOrder) -> TransferOrder:
         held = self._fake.transfers_held()
@@ -185,6 +202,12 @@ class LibvirtRig:
 
     def remove_file(self, host: str, path: Path) -> None:  # noqa: ARG002
         path.unlink()
+
+    def write_file(self, host: str, path: Path, contents: bytes) -> None:  # noqa: ARG002
+        path.write_bytes(contents)
+
+    def read_file(self, host: str, path: Path) -> bytes:  # noqa: ARG002
+        return path.read_bytes()
 
     def without_end(self, order: TransferOrder) -> TransferOrder:
         # The guest rewrites its memory much faster than one MiB a second.

@@ -154,7 +154,8 @@ class FakeHypervisor:
     def fetch_disk_sizes(self, host: str, uuid: str, targets: Sequence[str]) -> Mapping[str, DiskSize]:
         """See the port."""
         with self._asked("fetch_disk_sizes", host) as there:
-            disks = disks_of(_demand(there, host, uuid).xml(inactive=False, secure=False))
+            domain = _demand(there, host, uuid)
+            disks = disks_of(domain.xml(inactive=not domain.active, secure=False))
             volumes = {v.path: v for made in there.volumes.values() for v in made.values()}
             found = {t: volumes[disks[t]] for t in targets if disks.get(t) in volumes}
             return {t: DiskSize(v.capacity_bytes, v.allocation_bytes) for t, v in found.items()}
