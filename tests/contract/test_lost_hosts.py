@@ -23,28 +23,28 @@ CONNECT_TIMEOUT_S = 2.0
 
 
 @pytest.fixture
-def lab_rig(contract_lab: Lab, tmp_path: Path) -> Iterator[LibvirtRig]:
-    made = LibvirtRig(addresses(contract_lab), tmp_path)
+def lab_rig(lab: Lab, tmp_path: Path) -> Iterator[LibvirtRig]:
+    made = LibvirtRig(addresses(lab), tmp_path)
     yield made
     made.close()
 
 
 @pytest.fixture
-def impatient(contract_lab: Lab) -> Iterator[LibvirtHypervisor]:
-    made = LibvirtHypervisor(addresses(contract_lab), connect_timeout_s=CONNECT_TIMEOUT_S)
+def impatient(lab: Lab) -> Iterator[LibvirtHypervisor]:
+    made = LibvirtHypervisor(addresses(lab), connect_timeout_s=CONNECT_TIMEOUT_S)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("transport", ["tcp", "ssh", "unix"])
-def test_every_transport(contract_lab: Lab, transport: str) -> None:
-    hypervisor = LibvirtHypervisor(addresses(contract_lab, transport))
+def test_every_transport(lab: Lab, transport: str) -> None:
+    hypervisor = LibvirtHypervisor(addresses(lab, transport))
     assert hypervisor.fetch_facts("alpha").hostname == "alpha"
     hypervisor.close()
 
 
-def test_a_transfer_between_hosts_that_reach_each_other_by_ssh(contract_lab: Lab, tmp_path: Path) -> None:
-    rig = LibvirtRig(addresses(contract_lab, "ssh"), tmp_path)
+def test_a_transfer_between_hosts_that_reach_each_other_by_ssh(lab: Lab, tmp_path: Path) -> None:
+    rig = LibvirtRig(addresses(lab, "ssh"), tmp_path)
     try:
         uuid = rig.make("alpha", running=True)
         rig.hypervisor.transfer(order_for(rig, uuid))
@@ -55,15 +55,15 @@ def test_a_transfer_between_hosts_that_reach_each_other_by_ssh(contract_lab: Lab
         rig.close()
 
 
-def test_a_daemon_that_was_restarted_is_found_again(contract_lab: Lab, impatient: LibvirtHypervisor) -> None:
+def test_a_daemon_that_was_restarted_is_found_again(lab: Lab, impatient: LibvirtHypervisor) -> None:
     before = impatient.fetch_facts("alpha")
-    contract_lab.host("alpha").restart_libvirtd()
+    lab.host("alpha").restart_libvirtd()
     assert impatient.fetch_facts("alpha").uuid == before.uuid
 
 
-def test_a_killed_daemon_is_told_at_once(contract_lab: Lab, impatient: LibvirtHypervisor) -> None:
+def test_a_killed_daemon_is_told_at_once(lab: Lab, impatient: LibvirtHypervisor) -> None:
     impatient.find_domain("alpha", "x")
-    with libvirtd_killed(contract_lab.host("alpha")):
+    with libvirtd_killed(lab.host("alpha")):
         began = time.monotonic()
         with pytest.raises(HostUnreachable):
             impatient.find_domain("alpha", "x")
@@ -71,8 +71,8 @@ def test_a_killed_daemon_is_told_at_once(contract_lab: Lab, impatient: LibvirtHy
     assert impatient.find_domain("alpha", "x") is None
 
 
-def test_a_cut_cable_costs_a_new_connection_its_timeout(contract_lab: Lab, impatient: LibvirtHypervisor) -> None:
-    with link_down(contract_lab.host("beta")):
+def test_a_cut_cable_costs_a_new_connection_its_timeout(lab: Lab, impatient: LibvirtHypervisor) -> None:
+    with link_down(lab.host("beta")):
         began = time.monotonic()
         with pytest.raises(HostUnreachable) as caught:
             impatient.find_domain("beta", "x")
@@ -82,11 +82,11 @@ def test_a_cut_cable_costs_a_new_connection_its_timeout(contract_lab: Lab, impat
 
 
 def test_a_frozen_daemon_does_not_hold_a_call_for_ever(
-    contract_lab: Lab, impatient: LibvirtHypervisor, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, impatient: LibvirtHypervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.hypervisor.connection.KEEPALIVE_INTERVAL_S", 1)
     impatient.find_domain("alpha", "x")
-    with libvirtd_frozen(contract_lab.host("alpha")):
+    with libvirtd_frozen(lab.host("alpha")):
         began = time.monotonic()
         with pytest.raises(HostUnreachable):
             impatient.find_domain("alpha", "x")
@@ -94,7 +94,7 @@ def test_a_frozen_daemon_does_not_hold_a_call_for_ever(
     assert impatient.find_domain("alpha", "x") is None
 
 
-def test_a_transfer_whose_connection_breaks_has_no_known_outcome(contract_lab: Lab, lab_rig: LibvirtRig) -> None:
+def test_a_transfer_whose_connection_breaks_has_no_known_outcome(lab: Lab, lab_rig: LibvirtRig) -> None:
     uuid = lab_rig.make("alpha", running=True)
     order = lab_rig.without_end(order_for(lab_rig, uuid))
     raised: list[HypervisorError] = []
@@ -108,7 +108,7 @@ def test_a_transfer_whose_connection_breaks_has_no_known_outcome(contract_lab: L
     thread = threading.Thread(target=run)
     thread.start()
     wait_until(lambda: lab_rig.hypervisor.fetch_job("alpha", uuid).memory_processed > 0)
-    with libvirtd_killed(contract_lab.host("alpha")):
+    with libvirtd_killed(lab.host("alpha")):
         thread.join(10)
     assert [(type(error), error.code) for error in raised] == [(OutcomeUnknown, "CONNECTION_LOST")]
     source = lab_rig.hypervisor.find_domain("alpha", uuid)
