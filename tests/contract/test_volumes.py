@@ -104,9 +104,10 @@ def test_sizes_of_disks(rig: Rig) -> None:
 class TestContents:
     def prepare(self, rig: Rig, contents: bytes) -> tuple[str, ChunkOrder]:
         """A source file and an empty volume as long; the source's path, and an order for the whole of it."""
-        pool, folder = pool_of(rig, rig.source)
+        _, folder = pool_of(rig, rig.source)
         there, _ = pool_of(rig, rig.destination)
         rig.write_file(rig.source, folder / "source.raw", contents)
+        assert rig.hypervisor.find_volume_at(rig.source, str(folder / "source.raw")) is not None
         rig.hypervisor.create_volume(rig.destination, order(there, size=len(contents)))
         path = str(folder / "source.raw")
         return path, ChunkOrder(rig.source, path, rig.destination, there, "new.raw", 0, len(contents), True)

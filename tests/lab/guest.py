@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import uuid as uuid_module
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +65,8 @@ class Guest:
     options: GuestOptions
     uuid: str = field(default_factory=lambda: str(uuid_module.uuid4()))
     address: str = ""
+    filled: str = ""
+    """Checksum of what ``fill_disk`` made of its disk."""
 
     @property
     def volume(self) -> str:
@@ -114,6 +119,23 @@ class Guest:
         conn = self.lab.host(host or self.host).connect()
         with contextlib.closing(conn):
             conn.lookupByUUIDString(self.uuid).create()
+
+    def fill_disk(self, pieces: Sequence[tuple[int, int]]) -> None:
+        """Put random data into its raw disk, which is shut off: pieces of (offset, length), MiB."""
+        file = self.lab.host(self.host).root / POOL_PATHS["local"].lstrip("/") / self.volume
+        with file.open("r+b") as disk:
+            for offset, length in pieces:
+                disk.seek(offset << 20)
+                disk.write(os.urandom(length << 20))
+        self.filled = hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def check_filled(self, host: str) -> None:
+        """What ``fill_disk`` put there is on this host, in the file that the definition names."""
+        with contextlib.closing(self.lab.host(host).connect()) as conn:
+            xml = conn.lookupByUUIDString(self.uuid).XMLDesc()
+        path = xml.split("<source file='", 1)[1].split("'", 1)[0]
+        found = (self.lab.host(host).root / path.lstrip("/")).read_bytes()
+        assert hashlib.sha256(found).hexdigest() == self.filled, f"{path} on {host} is not what was written"
 
     def stop(self, host: str | None = None) -> None:
         """Pull its plug."""

@@ -27,9 +27,22 @@ COMMON = [
 LIVE = [*COMMON, "transfer.moving"]
 COPY = [*LIVE, "prepare.journaled-destination_volume", "prepare.effected-destination_volume"]
 OFFLINE = [*COMMON, "transfer.journaled", "transfer.effected"]
-POINTS = {"live": LIVE, "copy": COPY, "offline": OFFLINE}
+OFFLINE_COPY = [
+    "prepare.effected-destination_volume",
+    "transfer.claimed",
+    "transfer.moving",
+    "transfer.effected",
+    "verify.claimed",
+    "finish.effected",
+]
+POINTS = {"offline-copy": OFFLINE_COPY, "live": LIVE, "copy": COPY, "offline": OFFLINE}
 CASES = [(kind, point) for kind, points in POINTS.items() for point in points]
-MOVING = {"live": "transfer.moving", "copy": "transfer.moving", "offline": "transfer.effected"}
+MOVING = {
+    "offline-copy": "transfer.moving",
+    "live": "transfer.moving",
+    "copy": "transfer.moving",
+    "offline": "transfer.effected",
+}
 
 Move = Callable[[str], tuple[RunRecord, Guest]]
 Check = Callable[[RunRecord, Guest], None]
@@ -47,7 +60,9 @@ def guests(lab: Lab) -> Iterator[dict[str, Guest]]:
     live = lab.guest("crash-live", fill_mib=24, autostart=True)
     offline = lab.guest("crash-off", start="off", autostart=True)
     copy = lab.guest("crash-copy", disk="local", write_kib_s=4096, write_stop=1024, autostart=True)
-    made = {"live": live, "copy": copy, "offline": offline}
+    away = lab.guest("crash-away", start="off", disk="local", disk_format="raw", disk_mib=160, autostart=True)
+    away.fill_disk(((0, 2), (70, 2), (140, 2)))
+    made = {"live": live, "copy": copy, "offline": offline, "offline-copy": away}
     live.wait_ticking()
     copy.wait_verified(1)
     yield made
@@ -65,10 +80,12 @@ def move(running: Stack, lab: Lab, guest: Guest) -> RunRecord:
 def finish(running: Stack, guest: Guest, record: RunRecord, kind: str) -> RunRecord:
     """Wait for the end and check every promise."""
     ended = running.wait_end(record.id)
-    check_invariants(running, guest, ended, was_running=kind != "offline", autostart=True)
+    check_invariants(running, guest, ended, was_running=not kind.startswith("offline"), autostart=True)
     if kind == "copy":
         here = ended.destination if ended.state is State.SUCCEEDED else ended.source
         guest.wait_verified_anew(str(here))
+    if kind == "offline-copy":
+        guest.check_filled(ended.destination if ended.state is State.SUCCEEDED else str(ended.source))
     return ended
 
 
