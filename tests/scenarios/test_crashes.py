@@ -37,12 +37,7 @@ OFFLINE_COPY = [
 ]
 POINTS = {"offline-copy": OFFLINE_COPY, "live": LIVE, "copy": COPY, "offline": OFFLINE}
 CASES = [(kind, point) for kind, points in POINTS.items() for point in points]
-MOVING = {
-    "offline-copy": "transfer.moving",
-    "live": "transfer.moving",
-    "copy": "transfer.moving",
-    "offline": "transfer.effected",
-}
+MOVING = dict.fromkeys(POINTS, "transfer.moving") | {"offline": "transfer.effected"}
 
 Move = Callable[[str], tuple[RunRecord, Guest]]
 Check = Callable[[RunRecord, Guest], None]
