@@ -31,7 +31,16 @@ def find(connection: Connection, host: str, pool: str, name: str) -> Volume | No
 
 
 def find_at(connection: Connection, host: str, path: str) -> Volume | None:
-    """See the port. What libvirt remembers of a file is old as soon as a VM has written to it."""
+    """See the port.
+
+    What libvirt remembers of a file is old as soon as a VM has written to it; describing one volume looks at its file,
+    and only what libvirt has not seen yet takes reading a whole pool.
+    """
+    try:
+        return parse_volume(connection.storageVolLookupByPath(path).XMLDesc())
+    except libvirt.libvirtError:
+        if not is_alive(connection):
+            raise
     pool = covering(connection, path)
     if pool is None:
         return None
