@@ -39,6 +39,10 @@ def _make_volume(run: StepRun, copy: DiskCopy) -> None:
     """A new, empty volume under a name that only this attempt can have."""
     name = f"{copy.pool}/{copy.volume}"
     begun = run.intent("destination_volume", run.destination, name) is not None
+    if not begun and run.hypervisor.find_volume(run.destination, copy.pool, copy.volume) is not None:
+        # Before anything is journaled: rollback deletes what the journal names, and this is not ours.
+        message = f"{run.destination}: pool {copy.pool} already has a volume {copy.volume}"
+        raise OperatorMustFix("VOLUME_EXISTS", message, "nobody should have: look at it; nothing is overwritten")
 
     def make() -> None:
         if begun:  # an owner that died may have made it, or half of it, and nothing has been written to it since

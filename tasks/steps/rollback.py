@@ -76,12 +76,13 @@ def _undo_all(run: StepRun) -> Verdict:
             raise
         except HypervisorError as error:
             log.warning("could not undo %s on %s: %s", entry.kind, entry.host, error)
-            failures.append(f"{entry.kind} on {entry.host}: {error.message}")
+            what = f"{entry.kind} {entry.name}".rstrip()
+            failures.append(f"{what} on {entry.host}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         else:
             run.mark_undone(entry)
     if failures:
         message = f"the VM is on {run.source}, but not everything could be undone: {'; '.join(failures)}"
-        hint = f"remove what is left, then: vmferry retry {run.record.id}"
+        hint = f"see to what is said there, then: vmferry retry {run.record.id}"
         return Settle(State.NEEDS_ATTENTION, ErrorInfo(code="UNDO_FAILED", message=message, hint=hint))
     return _settled(run)
 

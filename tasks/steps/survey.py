@@ -185,4 +185,5 @@ def _creates(s: Situation) -> tuple[str, ...]:
 
 def describe_copy(copy: DiskCopy, destination: str) -> str:
     """The new volume, for people."""
-    return f"volume {copy.volume} in pool {copy.pool} on {destination} ({copy.format}, {copy.capacity_bytes} bytes)"
+    size = f"{copy.format}, {-(-copy.capacity_bytes // 1024**2)} MiB"
+    return f"volume {copy.volume} in pool {copy.pool} on {destination} ({size})"

@@ -107,7 +107,8 @@ class Lab:
         hub = self.spec.netns("hub")
         run("ip", "netns", "add", hub)
         run("ip", "-n", hub, "link", "set", "lo", "up")
-        run("ip", "-n", hub, "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
+        bridge_options = ["address", self.spec.bridge_mac("hub"), "type", "bridge", "stp_state", "0"]
+        run("ip", "-n", hub, "link", "add", "br0", *bridge_options, "forward_delay", "0")
         run("ip", "-n", hub, "link", "set", "br0", "up")
         run("ip", "-n", hub, "addr", "add", f"{HUB_ADDRESS}/16", "dev", "br0")
         self._store.up(bridge=False)

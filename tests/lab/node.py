@@ -116,7 +116,10 @@ class Node:
         run("ip", "-n", hub, "link", "set", outer, "master", "br0", "up")
         run("ip", "-n", own, "link", "set", "eth0", "up")
         if bridge:
-            run("ip", "-n", own, "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
+            # A bridge has the lowest address of its ports unless it was given one. A guest's card that is lower than
+            # eth0 would lend it its own, and take it away when the guest leaves: nobody reaches the host for 30 s then.
+            bridge_options = ["address", self.spec.bridge_mac(self.name), "type", "bridge", "stp_state", "0"]
+            run("ip", "-n", own, "link", "add", "br0", *bridge_options, "forward_delay", "0")
             run("ip", "-n", own, "link", "set", "eth0", "master", "br0")
             run("ip", "-n", own, "link", "set", "br0", "up")
         run("ip", "-n", own, "addr", "add", f"{self.address}/16", "dev", "br0" if bridge else "eth0")

@@ -48,6 +48,11 @@ class Spec:
         """Name of the hub's end of a node's cable."""
         return f"v{self.tag}{node[:8]}"
 
+    def bridge_mac(self, node: str) -> str:
+        """Address of a node's bridge, locally administered."""
+        digest = hashlib.sha256(f"{self.name}/{node}".encode()).hexdigest()
+        return ":".join(["02", *(digest[i : i + 2] for i in range(0, 10, 2))])
+
     def address(self, host: str) -> str:
         """A host's address in the lab's network."""
         return f"10.88.0.{11 + self.hosts.index(host)}"

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.model.run import State
 from tests.lab import Guest, Lab
-from tests.lab.faults import disk_full, small_pool
+from tests.lab.faults import disk_full, pool_inactive, small_pool
 from tests.scenarios.invariants import check_invariants
 from tests.scenarios.stack import Stack, stack
 
@@ -118,6 +118,59 @@ def test_refused_before_anything_is_made(
     assert ended.error is not None
     assert (ended.error.code, bool(ended.error.hint)) == (code, True)
     assert guest.volumes() == before
+
+
+@pytest.mark.parametrize("how", ["by libvirt", "behind its back"])
+def test_a_volume_of_the_very_name_is_neither_used_nor_deleted(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest], how: str
+) -> None:
+    """Nobody should make one, and whoever does keeps it."""
+    guest = make_guest(f"clash-{how.replace(' ', '-')}", disk="local")
+    running.hold("prepare.claimed")
+    record = running.client.submit({"vm": guest.name, "destination": "beta"})
+    running.wait_held()
+    (copy,) = running.client.show(record.id).copies
+    there = lab.host("beta").root / copy.path.lstrip("/")
+    if how == "by libvirt":
+        lab.host("beta").virsh("vol-create-as", copy.pool, copy.volume, "1M")
+    there.write_bytes(b"somebody's data")
+    running.release()
+    ended = running.wait_end(record.id)
+    assert ended.state is State.FAILED, running.diagnosis(record.id)
+    assert ended.error is not None
+    assert ended.error.code == "VOLUME_EXISTS"
+    assert there.read_bytes() == b"somebody's data"
+
+
+def test_a_pool_that_is_stopped_meanwhile(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
+    """Before the volume is made nothing has to be undone; after that, a person is asked, and retry settles it."""
+    guest = make_guest("stopped-1", disk="local", write_kib_s=4096, write_stop=256)
+    guest.wait_verified(1)
+    running.hold("prepare.claimed")
+    record = running.client.submit({"vm": guest.name, "destination": "beta"})
+    running.wait_held()
+    with pool_inactive(lab.host("beta"), "local"):
+        running.release()
+        ended = running.wait_end(record.id)
+    assert ended.state is State.FAILED, running.diagnosis(ended.id)
+    assert ended.error is not None
+    assert ended.error.code == "POOL_INACTIVE"
+    check_invariants(running, guest, ended, was_running=True, autostart=False)
+    running.hold("prepare.done")
+    running.client.retry(record.id)
+    running.wait_held()
+    with pool_inactive(lab.host("beta"), "local"):
+        running.client.cancel(record.id)
+        running.release()
+        ended = running.wait_end(record.id)
+        assert ended.state is State.NEEDS_ATTENTION, running.diagnosis(record.id)
+        assert ended.error is not None
+        assert "virsh pool-start local" in ended.error.message + ended.error.hint
+    running.client.retry(record.id)
+    ended = running.wait_end(record.id)
+    assert ended.state is State.FAILED, running.diagnosis(record.id)
+    check_invariants(running, guest, ended, was_running=True, autostart=False)
+    guest.wait_verified_anew("alpha")
 
 
 def test_a_full_destination(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
