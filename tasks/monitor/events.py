@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import pickle
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from celery import states
 from flower.events import Events
 
 from config.logging import PERIODIC_TASKS
+
+log = logging.getLogger(__name__)
 
 
 class MigrationEvents(Events):
@@ -34,3 +40,31 @@ class MigrationEvents(Events):
         elif task.state == states.STARTED:
             task.result = event["result"]
             self.state.search_engine.upsert(task)
+
+    def save_state(self) -> None:
+        """Into one file that is replaced at once.
+
+        Flower's own is a dbm database. Python's makes three files of it where no library for it is installed, and a
+        crash between two of them leaves what cannot be read.
+        """
+        unfinished = Path(f"{self.db}.tmp")
+        with unfinished.open("wb") as file:
+            pickle.dump((self.state, dict(self.state.counter)), file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.db)
+
+    def load_state(self) -> Any:
+        """What was saved; None when there is nothing, or nothing that can be read: that is put aside."""
+        file = Path(self.db)
+        try:
+            state, counter = pickle.loads(file.read_bytes())  # noqa: S301 - this user's own file
+            state.counter.update(counter)
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            log.exception("%s cannot be read and is put aside: %s", file, type(error).__name__)
+            if file.is_file():
+                file.replace(f"{file}.corrupt")
+            return None
+        return state
