@@ -38,7 +38,7 @@ def _tell_end(task: Any, name: StepName, run_id: str) -> None:
         return  # Redis is away; the record says it later
     if event is not None:
         kind, fields = event
-        tell(task, kind, **fields)
+        tell(task, kind, closing=True, **fields)
 
 
 def _register(name: StepName) -> None:

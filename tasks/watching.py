@@ -50,16 +50,27 @@ def tell(task: Any, kind: str, **fields: Any) -> None:
 
 
 def closing_event(record: RunRecord | None, step: StepName, task_id: str) -> tuple[str, dict[str, Any]] | None:
-    """How a step that has ended with ``Ignore``, of which Celery says nothing, is to be shown; None: leave it."""
+    """How a step that has ended with ``Ignore``, of which Celery says nothing, is to be shown; None: leave it.
+
+    A late second copy of a step that is long done gets one as well: it counts only where the step still seems to run.
+    """
     if record is None:
         return None
     if record.owner and task_id == f"{record.id}.{record.attempt}.{record.send}.{record.step}":
         return None  # this was a second copy of its message: the first one is at work
-    if step is StepName.ROLLBACK and record.state is not State.NEEDS_ATTENTION:
-        return "task-succeeded", {"result": f"rolled back: {record.state}"}
     if record.state in (State.REFUSED, State.NEEDS_ATTENTION) and record.error is not None:
         kind = MigrationRefused if record.state is State.REFUSED else NeedsAttention
         return "task-failed", {"exception": repr(kind(record.error.code, record.error.message))}
+    if step is StepName.ROLLBACK:
+        return "task-succeeded", {"result": _rollback_text(record)}
     if record.cancel_requested:
         return "task-revoked", {"terminated": True, "signum": None, "expired": False}
     return "task-succeeded", {"result": record.waiting_for or "left to another worker"}
+
+
+def _rollback_text(record: RunRecord) -> str:
+    if record.state is State.ROLLING_BACK:
+        return record.waiting_for or "left to another worker"
+    if record.state in (State.FAILED, State.CANCELLED):
+        return f"rolled back: {record.state}"
+    return "not rolled back: the VM has moved, and the migration goes on"

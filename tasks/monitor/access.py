@@ -71,9 +71,13 @@ class Refusal(RequestHandler):
         """Ask for the login, and leave a line for whoever looks for guessed passwords."""
         if "Authorization" in self.request.headers:
             log.warning("login refused: %s %s from %s", self.request.method, self.request.path, self.request.remote_ip)
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        if not self.application.gate.credentials:  # type: ignore[attr-defined]
+            self.set_status(403)
+            self.finish("without a login only pages of this machine, under the name localhost, may do that\n")
+            return
         self.set_status(401)
         self.set_header("WWW-Authenticate", 'Basic realm="vmferry", charset="UTF-8"')
-        self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish("log in first\n")
 
 

@@ -29,6 +29,8 @@ class MigrationEvents(Events):
             return
         if event["type"] == "task-started" and "result" in event:
             self.io_loop.add_callback(partial(self.note_progress, event))
+        elif event.get("closing"):
+            self.io_loop.add_callback(partial(self.note_end, event))
         else:
             super().on_event(event)
 
@@ -40,6 +42,12 @@ class MigrationEvents(Events):
         elif task.state == states.STARTED:
             task.result = event["result"]
             self.state.search_engine.upsert(task)
+
+    def note_end(self, event: dict[str, Any]) -> None:
+        """Only of a step that still seems to run: a late second copy of its message ends too, and changes nothing."""
+        task = self.state.tasks.get(event["uuid"])
+        if task is None or task.state not in states.READY_STATES:
+            self.state.event(event)
 
     def save_state(self) -> None:
         """Into one file that is replaced at once.

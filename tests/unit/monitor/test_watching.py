@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flower.events import EventsState
 
 from tasks.model.request import MigrationRequest
 from tasks.model.run import Channel, ErrorInfo, Progress, RunRecord, State, StepName
@@ -43,6 +45,26 @@ def test_a_step_without_a_result_does_not_look_as_if_it_ran_for_ever(
 ) -> None:
     event = closing_event(seen, step, f"m-1.1.2.{step}")
     assert (event and event[0]) == (told and f"task-{told}")
+
+
+@pytest.mark.parametrize(
+    ("seen", "text"),
+    [
+        (record(state=State.FAILED, error=ERROR), "rolled back: failed"),
+        (record(state=State.CANCELLED), "rolled back: cancelled"),
+        (
+            record(state=State.ROLLING_BACK, step=StepName.ROLLBACK, waiting_for="trying again: away"),
+            "trying again: away",
+        ),
+        (record(state=State.ROLLING_BACK, step=StepName.ROLLBACK, send=3), "left to another worker"),
+        (record(state=State.VERIFYING, step=StepName.VERIFY), "not rolled back: the VM has moved, and"),
+        (record(state=State.SUCCEEDED), "not rolled back: the VM has moved, and"),
+    ],
+)
+def test_nothing_is_called_rolled_back_that_is_not(seen: RunRecord, text: str) -> None:
+    event = closing_event(seen, StepName.ROLLBACK, "m-1.1.2.rollback")
+    assert event is not None
+    assert str(event[1]["result"]).startswith(text)
 
 
 class Task:
@@ -96,6 +118,44 @@ def test_periodic_tasks_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tasks.dispatch", "tasks.steps.verify", "tasks.reconcile"):
         events.on_event({"type": "task-sent", "name": name})
     assert kept == ["tasks.steps.verify"]
+
+
+class Loop:
+    """What MigrationEvents needs of tornado's loop."""
+
+    def add_callback(self, call: Callable[[], None]) -> None:
+        call()
+
+
+def heard(*told: dict[str, Any]) -> Any:
+    """The task as Flower has it after these events."""
+    events = MigrationEvents.__new__(MigrationEvents)
+    events.io_loop, events.state = Loop(), EventsState()
+    for number, event in enumerate(told):
+        common = {"uuid": "t", "hostname": "w", "timestamp": number, "local_received": number, "clock": number}
+        events.on_event({**common, **event})
+    return events.state.tasks["t"]
+
+
+RECEIVED = {"type": "task-received", "name": "tasks.steps.transfer"}
+STARTED = {"type": "task-started"}
+PROGRESS = STARTED | {"result": "20 %", "name": "tasks.steps.transfer"}
+FAILED = {"type": "task-failed", "exception": "E()"}
+SECOND_COPY = {"type": "task-succeeded", "closing": True, "result": "left to another worker"}
+
+
+def test_a_late_copy_of_a_message_does_not_make_a_success_of_a_failure() -> None:
+    assert heard(RECEIVED, STARTED, FAILED, RECEIVED, STARTED, SECOND_COPY).state == "FAILURE"
+    assert heard(RECEIVED, STARTED, SECOND_COPY).state == "SUCCESS"
+
+
+def test_progress_does_not_move_the_start_nor_follow_the_end() -> None:
+    task = heard(RECEIVED, STARTED, PROGRESS)
+    assert (task.state, task.result, task.started) == ("STARTED", "20 %", 1)
+    task = heard(RECEIVED, STARTED, FAILED, PROGRESS)
+    assert (task.state, task.result) == ("FAILURE", None)
+    late = heard(PROGRESS)
+    assert (late.state, late.result, late.name) == ("STARTED", "20 %", "tasks.steps.transfer")
 
 
 def test_the_page_shows_what_needs_somebody_first() -> None:
