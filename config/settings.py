@@ -107,9 +107,11 @@ class FlowerSettings(Section):
     @classmethod
     def _name_and_password(cls, values: list[SecretStr]) -> list[SecretStr]:
         for value in values:
-            name, _, password = value.get_secret_value().partition(":")
-            if not name or not password:
-                raise ValueError("each must be name:password")
+            text = value.get_secret_value()
+            name, _, password = text.partition(":")
+            # Flower cannot compare others, and browsers do not agree on how to send them.
+            if not name or not password or not text.isascii() or not text.isprintable():
+                raise ValueError("each must be name:password, of printable ASCII characters")
         return values
 
     @model_validator(mode="after")

@@ -72,6 +72,15 @@ class Client:
         """The newest migrations first."""
         return self._runtime.store.list_runs(limit=limit)
 
+    def current_runs(self, *, limit: int) -> list[RunRecord]:
+        """What is under way, what waits and what is newest, each at most ``limit``; in no order.
+
+        In the drain of a host those under way are the oldest, and not among the newest.
+        """
+        store = self._runtime.store
+        found = [*store.active(limit=limit), *store.queued(limit=limit), *store.list_runs(limit=limit)]
+        return list({record.id: record for record in found}.values())
+
     def cancel(self, run_id: str) -> RunRecord:
         """Ask for a migration to be cancelled and rolled back; returns before that has happened.
 

@@ -13,15 +13,17 @@ from typing import Any
 from celery import Celery
 from flower.app import Flower, rewrite_handler
 from flower.command import extract_settings, sigterm_handler
-from flower.events import Events
 from flower.options import options
 from flower.urls import settings as tornado_settings
+from tornado.httputil import HTTPServerRequest
 from tornado.ioloop import IOLoop
 
-from config.logging import PERIODIC_TASKS, configure_logging
+from config.logging import configure_logging
 from config.settings import FlowerSettings, Settings
 from tasks.client import Client
 from tasks.model.errors import ConfigurationError
+from tasks.monitor.access import Gate, NoFrames, Refusal
+from tasks.monitor.events import MigrationEvents
 from tasks.monitor.pages import handlers
 from tasks.monitor.templates import OurLoader
 
@@ -42,6 +44,8 @@ def run_flower(settings: Settings, app: Celery, *, insecure: bool = False) -> No
     check_access(settings.flower, insecure=insecure)
     # Arguments and results of tasks are nobody else's business.
     os.umask(0o077)
+    # Where nobody has to log in, Flower would open its API, to every page of the web, if somebody had set this.
+    os.environ.pop("FLOWER_UNAUTHENTICATED_API", None)
     _set_options(settings.flower)
     extract_settings()
     configure_logging(settings)
@@ -85,19 +89,25 @@ def check_access(flower: FlowerSettings, *, insecure: bool) -> None:
         raise ConfigurationError("FLOWER_INSECURE_ADDRESS", message, "set credentials, or address = 127.0.0.1")
 
 
-class PatientFlower(Flower):
-    """Flower in which many callers can wait for results at the same time; each occupies a thread."""
+class GatedFlower(Flower):
+    """Flower behind a gate, in which many callers can wait for results at the same time; each occupies a thread."""
 
     max_workers = 64
+    gate: Gate
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """The handler of the request, or the refusal."""
+        if not self.gate.admits(request):
+            return self.get_handler_delegate(request, Refusal)
+        return super().find_handler(request, **kwargs)
 
 
-class MigrationEvents(Events):
-    """Flower's memory without the housekeeping: who sends such a task still says so, and nothing more is ever heard."""
-
-    def on_event(self, event: dict[str, Any]) -> None:
-        """Take an event in, unless it is about a periodic task."""
-        if event.get("name") not in PERIODIC_TASKS:
-            super().on_event(event)
+def make_gate(flower: FlowerSettings) -> Gate:
+    """Everything is closed but the health check, and the metrics where the settings open them."""
+    paths = ("/healthcheck", "/metrics") if flower.metrics_open else ("/healthcheck",)
+    known = tuple(secret.get_secret_value().encode() for secret in flower.credentials)
+    names = None if known else frozenset({"localhost", "127.0.0.1", "::1", "[::1]", flower.address})
+    return Gate(known, frozenset(flower.url_prefix.rstrip("/") + path for path in paths), names)
 
 
 def make_flower(flower: FlowerSettings, app: Celery, client: Client) -> Flower:
@@ -112,9 +122,10 @@ def make_flower(flower: FlowerSettings, app: Celery, client: Client) -> Flower:
         max_workers_in_memory=options.max_workers,
         max_tasks_in_memory=options.max_tasks,
     )
-    made = PatientFlower(capp=app, options=options, events=events, **(tornado_settings | {"template_loader": loader}))
+    made = GatedFlower(capp=app, options=options, events=events, **(tornado_settings | {"template_loader": loader}))
+    made.gate = make_gate(flower)
+    made.add_transform(NoFrames)
     made.vmferry_client = client
-    made.vmferry_metrics_open = flower.metrics_open
     ours = [rewrite_handler(h, flower.url_prefix) if flower.url_prefix else h for h in handlers()]
     made.add_handlers(".*", ours)
     return made

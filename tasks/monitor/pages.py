@@ -1,25 +1,24 @@
-"""Pages that Flower does not have: migrations, and why each one waits; and what it leaves open, closed."""
+"""Pages that Flower does not have: migrations, and why each one waits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, TypeVar
 
 from flower.views import BaseHandler
-from flower.views.monitor import Metrics
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError, authenticated, url
 
 from tasks.client import Client
 from tasks.model.errors import StoreUnavailable, VmferryError
 from tasks.model.request import ID_PATTERN
-from tasks.model.run import RunRecord
+from tasks.model.run import RunRecord, State
 from tasks.planning.progress_text import describe_progress
 
 T = TypeVar("T")
 
 SHOWN = 300
-"""Migrations on the page: the newest, those under way first."""
+"""Migrations on the page, at most."""
 
 
 def handlers() -> list[Any]:
@@ -29,7 +28,6 @@ def handlers() -> list[Any]:
         url(r"/migrations", Migrations, name="migrations"),
         url(r"/migrations/table", MigrationsTable, name="migrations-table"),
         url(rf"/migrations/cancel/({identifier})", CancelMigration, name="migrations-cancel"),
-        (r"/metrics", GuardedMetrics),
     ]
 
 
@@ -79,35 +77,39 @@ class CancelMigration(Page):
         self.write({"message": f"{record.vm}: being cancelled"})
 
 
-class GuardedMetrics(Metrics):
-    """Flower's metrics, behind the same credentials as everything else unless the settings open them."""
-
-    async def get(self) -> None:
-        """The metrics."""
-        if not self.application.vmferry_metrics_open and not self.current_user:
-            raise HTTPError(401)
-        await super().get()
-
-
 async def table_of(page: Page) -> dict[str, Any]:
     """What the templates need."""
     try:
-        records = await page.blocking(lambda: page.client.list_runs(limit=SHOWN))
+        records = await page.blocking(lambda: page.client.current_runs(limit=SHOWN))
     except StoreUnavailable as error:
         return {"rows": [], "problem": error.message, "read_only": True}
-    records.sort(key=lambda record: record.is_terminal)
-    return {"rows": [row_of(r) for r in records], "problem": "", "read_only": page.application.options.read_only}
+    known = page.application.events.state.tasks
+    rows = [row_of(record, known) for record in in_order(records)[:SHOWN]]
+    return {"rows": rows, "problem": "", "read_only": page.application.options.read_only}
 
 
-def row_of(record: RunRecord) -> dict[str, Any]:
-    """One migration as the table shows it."""
-    step = f"{record.id}.{record.attempt}.{record.send}.{record.step}" if record.step else None
+def in_order(records: list[RunRecord]) -> list[RunRecord]:
+    """What needs somebody, what is under way, what waits, what has ended; the newest of each first."""
+
+    def rank(record: RunRecord) -> int:
+        if record.state is State.NEEDS_ATTENTION:
+            return 0
+        if record.is_terminal:
+            return 3
+        return 2 if record.state is State.QUEUED else 1
+
+    return sorted(records, key=lambda record: (rank(record), -record.submitted_at))
+
+
+def row_of(record: RunRecord, known_tasks: Container[str]) -> dict[str, Any]:
+    """One migration as the table shows it; its step is linked when Flower has heard of it."""
+    step = f"{record.id}.{record.attempt}.{record.send}.{record.step}"
     return {
         "id": record.id,
         "vm": record.vm,
         "route": f"{record.source or '?'} → {record.destination}",
         "state": record.state.value,
-        "task": step,
+        "task": step if step in known_tasks else None,
         "progress": "" if record.is_terminal else describe_progress(record.progress),
         "note": note_of(record),
         "submitted": record.submitted_at,

@@ -119,6 +119,12 @@ class RunStore:
             ids: list[str] = self._redis.zrange(f"{PREFIX}queued", 0, limit - 1)  # type: ignore[assignment]
         return [r for r in self._load_many(ids) if r.state is State.QUEUED]
 
+    def active(self, *, limit: int = 500) -> list[RunRecord]:
+        """Records that somebody works on or is about to; those whose lease or hand-over ends first."""
+        with translated():
+            ids: list[str] = self._redis.zrange(f"{PREFIX}deadlines", 0, limit - 1)  # type: ignore[assignment]
+        return self._load_many(ids)
+
     def due(self) -> list[RunRecord]:
         """Records whose lease or hand-over deadline has passed."""
         now = self.now()
