@@ -12,10 +12,8 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -52,7 +50,7 @@ class Demo:
     def start(self) -> None:
         """Redis on the hub's loopback, one worker for each queue, beat, Flower."""
         # The whole of it lives in the hub's network namespace, so that the usual port is free whatever runs outside.
-        redis = RedisServer(Path(tempfile.mkdtemp(prefix="vmferry-demo-")), address="127.0.0.1", port=6379)
+        redis = RedisServer(self.folder / "redis", address="127.0.0.1", port=6379)
         values = {"broker_url": "redis://127.0.0.1:6379/0", "hosts": self.lab.inventory("tcp")}
         self.config.write_text(to_toml(values))
         control = Worker(self.config, queues="vmferry", concurrency=4, name="control", folder=self.folder)
