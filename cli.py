@@ -174,16 +174,26 @@ PoolOption = Annotated[
         help="Destination pool of a disk that is copied (vda=fast), or of all.",
     ),
 ]
+AcceptOption = Annotated[
+    list[str] | None, typer.Option(metavar="CODE", help="A finding that shall not stand in the way; may be repeated.")
+]
 PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.", autocompletion=complete_policy)]
 
 
 def _values(
-    vm: str, to: str, source: str | None, method: str, storage: str, pool: list[str] | None, policy: str
+    vm: str,
+    to: str,
+    source: str | None,
+    method: str,
+    storage: str,
+    policy: str,
+    pool: list[str] | None,
+    accept: list[str] | None,
 ) -> dict[str, Any]:
     from tasks.model.request import parse_pools
 
     values = {"vm": vm, "destination": to, "source": source, "method": method, "storage": storage, "policy": policy}
-    return values | ({"pools": parse_pools(pool)} if pool else {})
+    return values | ({"pools": parse_pools(pool)} if pool else {}) | ({"accept": accept} if accept else {})
 
 
 @app.command()
@@ -194,6 +204,7 @@ def plan(
     method: MethodOption = "auto",
     storage: StorageOption = "auto",
     pool: PoolOption = None,
+    accept: AcceptOption = None,
     policy: PolicyOption = "default",
     as_json: JsonOption = False,
 ) -> None:
@@ -201,7 +212,7 @@ def plan(
     from tasks.rendering.plans import print_plan
 
     with _client() as client:
-        made = client.plan(_values(vm, to, source, method, storage, pool, policy))
+        made = client.plan(_values(vm, to, source, method, storage, policy, pool, accept))
     typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
     raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
 
@@ -266,6 +277,7 @@ def migrate(
     method: MethodOption = "auto",
     storage: StorageOption = "auto",
     pool: PoolOption = None,
+    accept: AcceptOption = None,
     policy: PolicyOption = "default",
     run_id: Annotated[str | None, typer.Option("--id", help="Idempotency key; made up when absent.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, kept in the record.")] = None,
@@ -273,7 +285,7 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Enqueue a migration; with --wait the exit code tells how it ended."""
-    values = _values(vm, to, source, method, storage, pool, policy) | {"labels": _labels(label or [])}
+    values = _values(vm, to, source, method, storage, policy, pool, accept) | {"labels": _labels(label or [])}
     with _client() as client:
         record = client.submit(values, run_id=run_id)
         if wait:

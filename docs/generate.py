@@ -18,7 +18,7 @@ from tasks.model import run as run_module
 from tasks.model.run import TERMINAL, TRANSITIONS, State
 from tasks.planning import method, storage
 from tasks.planning.doctor import DESCRIPTIONS as DOCTOR_CODES
-from tasks.planning.preflight import DESCRIPTIONS
+from tasks.planning.preflight import ACCEPTABLE, DESCRIPTIONS
 
 FOLDER = Path(__file__).parent
 SURVEY_CODES = {
@@ -127,7 +127,7 @@ def _default(field: FieldInfo) -> str:
 def findings_page() -> str:
     """Every code that preflight may report."""
     rows = [
-        f"| `{code}` | {words} |"
+        f"| `{code}` | {words} | {'yes' if code in ACCEPTABLE else ''} |"
         for code, words in sorted((DESCRIPTIONS | method.CODES | storage.CODES | SURVEY_CODES).items())
     ]
     return "\n".join(
@@ -136,8 +136,11 @@ def findings_page() -> str:
             "",
             "Generated from the rules in `tasks/planning`. A finding itself has the facts and what to do.",
             "",
-            "| code | means |",
-            "|---|---|",
+            "Warnings may be accepted (`--accept CODE`, or `accept` of `tasks.migrate`), and so may the blockers that",
+            "are marked; the record says that they were. There is no way to accept everything at once.",
+            "",
+            "| code | means | a blocker that may be accepted |",
+            "|---|---|---|",
             *rows,
             "",
         ]

@@ -31,6 +31,7 @@ def _signature(
     id: Any = None,  # noqa: A002 - the public contract names it
     labels: Any = None,
     pools: Any = None,
+    accept: Any = None,
 ) -> None:
     """The arguments of ``tasks.migrate``, in their order."""
 
@@ -41,7 +42,7 @@ def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any
     except TypeError as error:
         raise InvalidRequest("INVALID_REQUEST", f"tasks.migrate: {error}", "see the arguments in the README") from None
     run_id = values.pop("id", None)
-    for name in ("labels", "pools"):
+    for name in ("labels", "pools", "accept"):
         if values.get(name, ...) is None:
             del values[name]
     return values, run_id

@@ -28,5 +28,7 @@ class Finding(BaseModel):
     severity: Severity
     message: str
     """One sentence with the facts in it."""
+    accepted: bool = False
+    """The request named this code: a person has decided that it shall not stand in the way."""
     hint: str = ""
     """What to type or to change."""

@@ -45,6 +45,7 @@ HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 PolicyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 DiskName = Annotated[str, StringConstraints(pattern=r"^(\*|[A-Za-z0-9_]{1,32})$")]
 PoolName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/]+$")]
+FindingCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 Label = Annotated[str, StringConstraints(max_length=255)]
 
 
@@ -65,6 +66,8 @@ class MigrationRequest(BaseModel):
     """Storage pool of the destination for each disk that is copied, by its guest-side name (``vda``); ``*`` stands for
     all that are not named. A disk that is named is copied even when it is on shared storage. Absent: the pool of the
     same name as on the source, else one with the same directory."""
+    accept: list[FindingCode] = Field(default_factory=list, max_length=32)
+    """Codes of findings that shall not stand in the way: warnings, and those blockers that may be accepted."""
     policy: PolicyName = "default"
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
     """Free text for the caller's own use, returned in the record."""

@@ -26,5 +26,5 @@ def print_plan(plan: Plan) -> None:
 def print_findings(findings: Sequence[Finding]) -> None:
     """One row a finding, blockers first as preflight sorts them."""
     if findings:
-        rows = [[f.severity.value, f.code, f.message, f.hint] for f in findings]
+        rows = [[f.severity.value + (", accepted" if f.accepted else ""), f.code, f.message, f.hint] for f in findings]
         print_rows(["SEVERITY", "CODE", "FINDING", "WHAT TO DO"], rows)

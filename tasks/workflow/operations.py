@@ -7,6 +7,7 @@ from typing import Any
 from tasks.model.errors import InvalidRequest, StaleOwner
 from tasks.model.request import Method, MigrationRequest, parse_id, parse_request
 from tasks.model.run import ErrorInfo, RunRecord, State, StepName
+from tasks.planning.preflight import DESCRIPTIONS
 from tasks.workflow.dispatch import dispatch, publish, settle
 from tasks.workflow.runtime import Runtime
 
@@ -129,7 +130,7 @@ def check_inventory(runtime: Runtime, request: MigrationRequest) -> None:
     """Refuse names that the configuration does not have.
 
     Raises:
-        InvalidRequest: ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``.
+        InvalidRequest: ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``, ``UNKNOWN_FINDING``.
     """
     for host in filter(None, (request.destination, request.source)):
         if host not in runtime.settings.hosts:
@@ -137,6 +138,9 @@ def check_inventory(runtime: Runtime, request: MigrationRequest) -> None:
             raise InvalidRequest("UNKNOWN_HOST", f"{host} is not in the inventory", f"known hosts: {known}")
     if request.source == request.destination:
         raise InvalidRequest("SAME_HOST", f"source and destination are both {request.destination}", "name two hosts")
+    if unknown := [code for code in request.accept if code not in DESCRIPTIONS]:
+        message = f"there is no finding {', '.join(unknown)} that could be accepted"
+        raise InvalidRequest("UNKNOWN_FINDING", message, "vmferry plan shows the codes, docs/findings.md all of them")
     if request.policy not in runtime.settings.policies:
         known = ", ".join(runtime.settings.policies)
         raise InvalidRequest("UNKNOWN_POLICY", f"there is no policy {request.policy}", f"known policies: {known}")

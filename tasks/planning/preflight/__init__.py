@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tasks.model.finding import Finding, Severity
 from tasks.planning.preflight import capacity, copying, devices, disks, firmware, identity, network
 from tasks.planning.preflight.registry import Rule
 from tasks.planning.situation import Situation
 
-__all__ = ["DESCRIPTIONS", "RULES", "Rule", "Situation", "run_rules"]
+__all__ = ["ACCEPTABLE", "DESCRIPTIONS", "RULES", "Rule", "Situation", "run_rules"]
 
 RULES: tuple[Rule, ...] = (
     identity.check_same_host,
@@ -61,10 +63,34 @@ RULES: tuple[Rule, ...] = (
 DESCRIPTIONS: dict[str, str] = {code: text for rule in RULES for code, text in rule.codes.items()}
 """Every code that preflight may report, with what it means."""
 
+ACCEPTABLE = frozenset(
+    {
+        "DISK_SHARING_UNPROVEN",
+        "FILESYSTEM_NOT_SHARED",
+        "HYPERVISOR_OLDER",
+        "LIBVIRT_OLDER",
+        "MEDIUM_UNSEEN",
+        "MEMORY_TOO_SMALL",
+        "QEMU_COMMANDLINE",
+        "RESOURCE_UNKNOWN",
+    }
+)
+"""Blockers that say "cannot be seen" or "not promised": a person may know better, and takes it upon himself by naming
+the code. What is seen to be wrong is not among them, and there is no way to accept everything at once."""
+
 _WEIGHT = {Severity.BLOCKER: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
 def run_rules(situation: Situation) -> tuple[Finding, ...]:
     """What all rules say: blockers first, then warnings, then the rest."""
-    findings = dict.fromkeys(finding for rule in RULES for finding in rule(situation))
+    found = dict.fromkeys(finding for rule in RULES for finding in rule(situation))
+    findings = [_accept(finding, situation.request.accept) for finding in found]
     return tuple(sorted(findings, key=lambda finding: _WEIGHT[finding.severity]))
+
+
+def _accept(finding: Finding, codes: Collection[str]) -> Finding:
+    """The finding as it counts when the request accepts these codes."""
+    if finding.code not in codes or (finding.severity is Severity.BLOCKER and finding.code not in ACCEPTABLE):
+        return finding
+    severity = Severity.WARNING if finding.severity is Severity.BLOCKER else finding.severity
+    return finding.model_copy(update={"severity": severity, "accepted": True})

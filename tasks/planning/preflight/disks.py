@@ -88,7 +88,7 @@ def check_block_disks(s: Situation) -> list[Finding]:
         blocker(
             "DISK_SHARING_UNPROVEN",
             f"{d.target}: {d.source} is a block device, and nothing proves that {s.destination.name} has the same one",
-            "moving VMs on block devices is not supported; put the disk on a shared netfs pool",
+            "if it is the same LUN there, under the same path: --accept DISK_SHARING_UNPROVEN; else use a netfs pool",
         )
         for d in _storage(s)
         if d.type == "block"

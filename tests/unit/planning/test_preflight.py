@@ -12,7 +12,7 @@ from tasks.model.domain import JobStats, Mark
 from tasks.model.finding import Severity
 from tasks.model.host import Network, Pool
 from tasks.model.request import Storage
-from tasks.planning.preflight import DESCRIPTIONS, RULES, Situation, run_rules
+from tasks.planning.preflight import ACCEPTABLE, DESCRIPTIONS, RULES, Situation, run_rules
 from tests.unit.planning.builders import (
     LOCAL_POOL,
     OTHER_UUID,
@@ -409,3 +409,24 @@ def test_unknown_values_are_not_repeated_in_findings() -> None:
     )
     assert {"RESOURCE_UNKNOWN", "QEMU_COMMANDLINE"} <= {f.code for f in findings}
     assert not any(secret in f.message + f.hint for f in findings)
+
+
+@pytest.mark.parametrize("code", sorted(ACCEPTABLE))
+def test_a_named_blocker_is_accepted_and_said_to_be(code: str) -> None:
+    case = next(case for case in CASES if case.code == code and case.severity is B)
+    accepting = replace(case.objects, request=case.objects.request.model_copy(update={"accept": [code]}))
+    found = [f for f in run_rules(accepting) if f.code == code]
+    assert [(f.severity, f.accepted) for f in found] == [(W, True)] * len(found) != []
+
+
+@pytest.mark.parametrize("code", sorted({case.code for case in CASES if case.severity is B} - ACCEPTABLE))
+def test_no_other_blocker_can_be_accepted(code: str) -> None:
+    case = next(case for case in CASES if case.code == code and case.severity is B)
+    accepting = replace(case.objects, request=case.objects.request.model_copy(update={"accept": [code]}))
+    assert run_rules(accepting) == run_rules(case.objects)
+
+
+def test_accepting_one_says_nothing_of_the_others() -> None:
+    both = dev("<odd key='/x'/>", inactive=domain_xml(SHARED_DISK, extra=QEMU))
+    accepting = replace(both, request=request(accept=["RESOURCE_UNKNOWN"]))
+    assert {f.code for f in run_rules(accepting) if f.severity is B} == {"QEMU_COMMANDLINE"}
