@@ -108,7 +108,7 @@ def let_go(running: Stack) -> Iterator[None]:
 def guests(lab: Lab) -> Iterator[dict[str, Guest]]:
     live = lab.guest("cancel-live", fill_mib=24, autostart=True)
     offline = lab.guest("cancel-off", start="off", disk=None, network=False, autostart=True)
-    copy = lab.guest("cancel-copy", disk="local", write_kib_s=4096, write_stop=1024, autostart=True)
+    copy = lab.guest("cancel-copy", disk="local", write_kib_s=16384, write_stop=256, autostart=True)
     made = {"live": live, "copy": copy, "offline": offline}
     live.wait_ticking()
     copy.wait_verified(1)

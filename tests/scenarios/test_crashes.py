@@ -54,7 +54,7 @@ def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
 def guests(lab: Lab) -> Iterator[dict[str, Guest]]:
     live = lab.guest("crash-live", fill_mib=24, autostart=True)
     offline = lab.guest("crash-off", start="off", autostart=True)
-    copy = lab.guest("crash-copy", disk="local", write_kib_s=4096, write_stop=1024, autostart=True)
+    copy = lab.guest("crash-copy", disk="local", write_kib_s=16384, write_stop=256, autostart=True)
     away = lab.guest("crash-away", start="off", disk="local", disk_format="raw", disk_mib=160, autostart=True)
     away.fill_disk(((0, 2), (70, 2), (140, 2)))
     made = {"live": live, "copy": copy, "offline": offline, "offline-copy": away}
