@@ -177,9 +177,20 @@ def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
         managed_save=persistent and bool(domain.hasManagedSaveImage()),
         memory_kib=memory_kib,
         vcpus=vcpus,
+        snapshots=domain.snapshotNum(),
+        checkpoints=_count_checkpoints(domain),
         mark=_read_mark(domain, persistent=persistent),
         job=job,
     )
+
+
+def _count_checkpoints(domain: Any) -> int:
+    try:
+        return len(domain.listAllCheckpoints())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+            return 0
+        raise
 
 
 def _read_mark(domain: Any, *, persistent: bool) -> Mark | None:

@@ -87,6 +87,10 @@ class DomainView:
     managed_save: bool
     memory_kib: int
     vcpus: int
+    snapshots: int = 0
+    """Snapshots that libvirt knows of; not counted in a listing."""
+    checkpoints: int = 0
+    """Checkpoints for incremental backups; not counted in a listing."""
     mark: Mark | None = None
     """Read from the inactive definition when persistent, else from the live one."""
     job: JobStats = NO_JOB

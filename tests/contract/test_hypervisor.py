@@ -200,6 +200,9 @@ class TestDefinition:
     def test_undefine_refuses_to_lose_a_snapshot(self, rig: Rig) -> None:
         uuid = rig.make(rig.source, running=False)
         rig.make_snapshot(rig.source, uuid)
+        seen = rig.hypervisor.find_domain(rig.source, uuid)
+        assert seen is not None
+        assert (seen.snapshots, seen.checkpoints) == (1, 0)
         assert code_of(lambda: rig.hypervisor.undefine(rig.source, uuid), OperatorMustFix) == "HAS_SNAPSHOTS"
         assert rig.hypervisor.find_domain(rig.source, uuid) is not None
 

@@ -86,6 +86,7 @@ class FakeDomain:
             managed_save=self.managed_save,
             memory_kib=memory_kib(root),
             vcpus=int(root.findtext("vcpu") or 1),
+            snapshots=0 if bare else self.snapshots,
             mark=None if bare else self.mark,
             job=NO_JOB if bare else self.job,
         )

@@ -35,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     firmware.check_nvram,
     firmware.check_tpm,
     firmware.check_managed_save,
+    firmware.check_snapshots,
     firmware.check_boot_files,
     devices.check_host_devices,
     devices.check_other_host_devices,

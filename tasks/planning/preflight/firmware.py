@@ -58,6 +58,25 @@ def check_managed_save(s: Situation) -> list[Finding]:
 
 
 @rule(
+    HAS_SNAPSHOTS="The VM has snapshots that libvirt knows of; neither they nor what it knows of them can go along.",
+    CHECKPOINTS_LOST="The VM has checkpoints for incremental backups, which libvirt drops without a word.",
+)
+def check_snapshots(s: Situation) -> list[Finding]:
+    """libvirt refuses a VM with snapshots live (55), and to undefine one that is shut off; checkpoints it forgets."""
+    findings = []
+    if s.view.snapshots:
+        message = f"{s.view.name} has {s.view.snapshots} snapshot(s) on {s.source.name}"
+        hint = (
+            f"virsh snapshot-list {s.view.uuid}; keep what virsh snapshot-dumpxml says, then snapshot-delete --metadata"
+        )
+        findings.append(blocker("HAS_SNAPSHOTS", message, hint))
+    if s.view.checkpoints:
+        message = f"{s.view.name} has {s.view.checkpoints} checkpoint(s): the next backup will have to be a full one"
+        findings.append(warning("CHECKPOINTS_LOST", message, f"virsh checkpoint-list {s.view.uuid}"))
+    return findings
+
+
+@rule(
     BOOT_FILE_MISSING="The destination does not have a file that the VM boots from.",
     BOOT_FILE_UNSEEN="Whether the destination has the files that the VM boots from cannot be seen.",
 )

@@ -122,6 +122,9 @@ CHAIN = "<backingStore type='file'><format type='raw'/><source file='/base.img'/
 FS = Pool("inner", "fs", active=True, target=f"{SHARED}/inner", source="/dev/sdb1")
 
 CASES = [
+    Case("HAS_SNAPSHOTS", B, situation(view=view(snapshots=2)), OK),
+    Case("HAS_SNAPSHOTS", B, situation(offline=True, view=off(snapshots=1)), OK_OFF),
+    Case("CHECKPOINTS_LOST", W, situation(view=view(checkpoints=1)), OK),
     Case("DISK_COPIED", I, copied(), OK),
     Case("DISK_COPIED", I, copied(SHARED_DISK, pools={"vda": "default"}), copied(SHARED_DISK)),
     Case("NOTHING_TO_COPY", B, copied(SHARED_DISK), copied()),
