@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,10 @@ def on_both(lab: Lab) -> set[str]:
 
 def start_doctor(stack: Stack, *args: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(REPOSITORY / "cli.py"), "doctor", *args]
-    return subprocess.Popen(command, env=stack.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Tests that were started in the background ignore SIGINT, and so would whatever they start.
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, env=stack.env, stdout=quiet, stderr=quiet, preexec_fn=listens)
 
 
 def remove(lab: Lab, names: set[str]) -> None:
