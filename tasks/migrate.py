@@ -30,10 +30,11 @@ def _signature(
     policy: Any = "default",
     id: Any = None,  # noqa: A002 - the public contract names it
     labels: Any = None,
+    *,
     pools: Any = None,
     accept: Any = None,
 ) -> None:
-    """The arguments of ``tasks.migrate``, in their order."""
+    """The arguments of ``tasks.migrate``, in their order; later ones have to be named."""
 
 
 def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], Any]:

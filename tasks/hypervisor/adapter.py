@@ -12,7 +12,7 @@ from tasks.hypervisor import guest, job, streams, volumes
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
 from tasks.hypervisor.errors import translate, translate_transfer
-from tasks.hypervisor.facts import StaticFacts, read_facts
+from tasks.hypervisor.facts import StaticFacts, read_facts, read_hostname
 from tasks.hypervisor.storage import file_exists
 from tasks.hypervisor.transfer import migrate
 from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
@@ -53,6 +53,11 @@ class LibvirtHypervisor:
             return read_facts(connection, host, self._static[host], pool.generation, **kind)
 
         return self._read(host, read)
+
+    def fetch_hostname(self, host: str) -> str:
+        """See the port. Asked for once, as long as the daemon runs."""
+        pool = self._pool(host)
+        return self._read(host, lambda connection: read_hostname(connection, self._static[host], pool.generation))
 
     def fetch_xml(
         self, host: str, uuid: str, *, inactive: bool = False, secure: bool = False, migratable: bool = False

@@ -44,6 +44,11 @@ class StaticFacts:
         return value
 
 
+def read_hostname(connection: Connection, static: StaticFacts, generation: int) -> str:
+    """See the port."""
+    return str(static.get("hostname", generation, connection.getHostname))
+
+
 def read_facts(
     connection: Connection,
     host: str,
@@ -68,7 +73,7 @@ def read_facts(
     cpu = root.find("host/cpu")
     return HostFacts(
         name=host,
-        hostname=static.get("hostname", generation, connection.getHostname),
+        hostname=read_hostname(connection, static, generation),
         uuid=root.findtext("host/uuid") or "",
         libvirt_version=static.get("libvirt", generation, connection.getLibVersion),
         hypervisor_version=static.get("hypervisor", generation, connection.getVersion),

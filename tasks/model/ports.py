@@ -47,6 +47,9 @@ class Hypervisor(Protocol):
     def fetch_facts(self, host: str, *, virt_type: str = "", arch: str = "", emulator: str = "") -> HostFacts:
         """One look at a host; machines are those of the given type, architecture and emulator."""
 
+    def fetch_hostname(self, host: str) -> str:
+        """What the host's libvirt calls its host."""
+
     def fetch_xml(
         self, host: str, uuid: str, *, inactive: bool = False, secure: bool = False, migratable: bool = False
     ) -> str:

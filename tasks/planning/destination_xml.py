@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tasks.model.disks import DiskCopy
 from tasks.model.domain import Mark
-from tasks.model.host import HostFacts
 from tasks.planning.definition_diff import same_definition
 from tasks.planning.domain_xml import source_of
 from tasks.planning.mark_xml import drop_mark, put_mark
@@ -22,8 +21,10 @@ class Crossing:
 
     mark: Mark | None
     """None: the definition bears no mark of ours."""
-    source: HostFacts
-    destination: HostFacts
+    source: str
+    """What the source calls itself (virConnectGetHostname)."""
+    destination: str
+    """The same of the destination."""
     copies: tuple[DiskCopy, ...] = ()
     """Disks that are somewhere else on the destination."""
 
@@ -41,7 +42,7 @@ def move_graphics_listen(root: Element, crossing: Crossing) -> None:
 
     Other addresses are left alone: nothing says what they mean on the other host, and preflight warns about them.
     """
-    old, new = crossing.source.hostname, crossing.destination.hostname
+    old, new = crossing.source, crossing.destination
     if not old or not new:
         return
     for graphics in root.findall("devices/graphics"):
@@ -74,7 +75,7 @@ CHANGES: tuple[Change, ...] = (set_mark, move_graphics_listen, place_copied_disk
 
 
 def build_destination_xml(
-    xml: str, *, mark: Mark | None, source: HostFacts, destination: HostFacts, copies: tuple[DiskCopy, ...] = ()
+    xml: str, *, mark: Mark | None, source: str, destination: str, copies: tuple[DiskCopy, ...] = ()
 ) -> str:
     """The source's definition with every change made; the rest keeps its meaning.
 

@@ -80,14 +80,13 @@ def _order(run: StepRun) -> TransferOrder:
     live = hypervisor.fetch_xml(run.source, run.uuid, secure=True, migratable=True)
     persistent = view is None or view.persistent
     inactive = hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True) if persistent else live
-    facts = {"source": hypervisor.fetch_facts(run.source), "destination": hypervisor.fetch_facts(run.destination)}
-    copies = run.record.copies
+    names, copies = run.hostnames(), run.record.copies
     return TransferOrder(
         uuid=run.uuid,
         source=run.source,
         destination=run.destination,
-        destination_xml=build_destination_xml(live, mark=mark, copies=copies, **facts),
-        persistent_xml=build_destination_xml(inactive, mark=mark, copies=copies, **facts),
+        destination_xml=build_destination_xml(live, mark=mark, copies=copies, **names),
+        persistent_xml=build_destination_xml(inactive, mark=mark, copies=copies, **names),
         bandwidth_mib_s=run.policy.bandwidth_mib_s,
         max_downtime_ms=run.policy.max_downtime_ms,
         auto_converge=run.policy.auto_converge,

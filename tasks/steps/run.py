@@ -101,6 +101,11 @@ class StepRun:
             self.destination, self.uuid
         )
 
+    def hostnames(self) -> dict[str, str]:
+        """What both hosts call themselves, as ``build_destination_xml`` wants it."""
+        fetch = self.hypervisor.fetch_hostname
+        return {"source": fetch(self.source), "destination": fetch(self.destination)}
+
     def outcome(self) -> Outcome:
         """Where the VM is, read from both hosts now.
 

@@ -55,8 +55,7 @@ def _define_on_destination(run: StepRun) -> Verdict:
     copy_disks(run)
     mark = Mark(run.record.id, run.record.attempt, run.record.fence)
     inactive = run.hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
-    facts = run.hypervisor.fetch_facts(run.source), run.hypervisor.fetch_facts(run.destination)
-    xml = build_destination_xml(inactive, mark=mark, source=facts[0], destination=facts[1], copies=run.record.copies)
+    xml = build_destination_xml(inactive, mark=mark, copies=run.record.copies, **run.hostnames())
     run.interrupt_if_asked()
     run.effect(
         "destination_definition",

@@ -53,8 +53,7 @@ def _definition_problems(run: StepRun, source: DomainView | None, destination: D
         return []
     hypervisor = run.hypervisor
     inactive = hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
-    facts = {"source": hypervisor.fetch_facts(run.source), "destination": hypervisor.fetch_facts(run.destination)}
-    intended = build_destination_xml(inactive, mark=None, copies=run.record.copies, **facts)
+    intended = build_destination_xml(inactive, mark=None, copies=run.record.copies, **run.hostnames())
     actual = hypervisor.fetch_xml(run.destination, run.uuid, inactive=True, secure=True)
     return same_definition(intended, actual)
 

@@ -197,6 +197,11 @@ class TestDefinition:
         assert code_of(lambda: rig.hypervisor.undefine(rig.source, uuid), OperatorMustFix) == "DOMAIN_ACTIVE"
         assert rig.hypervisor.find_domain(rig.source, uuid) == before
 
+    def test_hostname(self, rig: Rig) -> None:
+        for host in (rig.source, rig.destination, rig.source):
+            assert rig.hypervisor.fetch_hostname(host) == rig.hypervisor.fetch_facts(host).hostname
+        assert code_of(lambda: rig.hypervisor.fetch_hostname(GONE), HostUnreachable) == "HOST_UNREACHABLE"
+
     def test_undefine_refuses_to_lose_a_snapshot(self, rig: Rig) -> None:
         uuid = rig.make(rig.source, running=False)
         rig.make_snapshot(rig.source, uuid)

@@ -138,6 +138,11 @@ class FakeHypervisor:
         with self._asked("fetch_facts", host) as there:
             return there.facts
 
+    def fetch_hostname(self, host: str) -> str:
+        """See the port."""
+        with self._asked("fetch_hostname", host) as there:
+            return there.facts.hostname
+
     def fetch_xml(
         self, host: str, uuid: str, *, inactive: bool = False, secure: bool = False, migratable: bool = False
     ) -> str:

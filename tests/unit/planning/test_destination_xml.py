@@ -23,7 +23,7 @@ RICH = domain_xml(
 
 
 def build(xml: str, mark: Mark | None = MARK) -> str:
-    return build_destination_xml(xml, mark=mark, source=SOURCE, destination=DESTINATION)
+    return build_destination_xml(xml, mark=mark, source=SOURCE.hostname, destination=DESTINATION.hostname)
 
 
 def canonical(xml: str) -> bytes:
