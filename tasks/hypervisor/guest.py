@@ -179,9 +179,19 @@ def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
         vcpus=vcpus,
         snapshots=domain.snapshotNum(),
         checkpoints=_count_checkpoints(domain),
+        never_ran=state == libvirt.VIR_DOMAIN_PAUSED and _never_ran(domain),
         mark=_read_mark(domain, persistent=persistent),
         job=job,
     )
+
+
+def _never_ran(domain: Any) -> bool:
+    """Whether no CPU has used any time; in steps of the kernel's accounting, 10 ms as a rule."""
+    # NOWAIT: a VM that is just arriving is paused as well, and its job would be waited for.
+    flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+    ((_, stats),) = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_VCPU, flags)
+    times = [value for key, value in stats.items() if key.startswith("vcpu.") and key.endswith(".time")]
+    return bool(times) and not any(times)
 
 
 def _count_checkpoints(domain: Any) -> int:

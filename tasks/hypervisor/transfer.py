@@ -29,7 +29,9 @@ def migrate(domain: Any, order: TransferOrder, destination: HostAddress) -> None
 
 
 def _flags(order: TransferOrder, persistent: bool) -> int:
-    flags: int = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
+    flags: int = libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
+    if order.live:
+        flags |= libvirt.VIR_MIGRATE_LIVE
     if persistent:
         flags |= libvirt.VIR_MIGRATE_PERSIST_DEST
     if order.disks:

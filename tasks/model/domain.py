@@ -91,6 +91,8 @@ class DomainView:
     """Snapshots that libvirt knows of; not counted in a listing."""
     checkpoints: int = 0
     """Checkpoints for incremental backups; not counted in a listing."""
+    never_ran: bool = False
+    """Paused, and its CPUs have done nothing since its hypervisor was started here; not looked at in a listing."""
     mark: Mark | None = None
     """Read from the inactive definition when persistent, else from the live one."""
     job: JobStats = NO_JOB

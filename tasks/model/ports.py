@@ -29,6 +29,8 @@ class TransferOrder:
     """Guest-side names of the disks that are copied into volumes that exist on the destination; exactly these."""
     paused: bool = False
     """Keep the guest paused on the destination."""
+    live: bool = True
+    """The guest runs while its memory is sent; else it is paused first, and goes on at the destination."""
 
 
 class Hypervisor(Protocol):

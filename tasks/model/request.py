@@ -20,9 +20,18 @@ class Method(StrEnum):
     """How the VM goes."""
 
     LIVE = "live"
+    """It runs while its memory is sent, and pauses for the switch-over only."""
     SUSPEND = "suspend"
+    """It is paused, its memory is sent once, and it goes on at the destination."""
     SAVED = "saved"
+    """Its memory is saved to a file, which is moved with the disks and restored at the destination."""
     OFFLINE = "offline"
+    """It is shut off, and stays so."""
+
+    @property
+    def streams_memory(self) -> bool:
+        """Whether the hypervisors send the memory to each other, so that the VM is never down in between."""
+        return self in (Method.LIVE, Method.SUSPEND)
 
 
 class Storage(StrEnum):

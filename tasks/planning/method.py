@@ -11,12 +11,12 @@ from tasks.model.request import AUTO, Method, MigrationRequest
 CODES = {
     "METHOD_NOT_SUPPORTED": "The method asked for is not implemented.",
     "STATE_NOT_MOVABLE": "The VM is in a state in which it cannot be moved (crashed, suspended by itself, stopping).",
-    "METHOD_NEEDS_RUNNING_VM": "Live was asked for and the VM is shut off.",
+    "METHOD_NEEDS_RUNNING_VM": "A method that takes the memory along was asked for, and the VM is shut off.",
     "METHOD_NEEDS_SHUT_OFF_VM": "Offline was asked for and the VM runs.",
 }
 """What each blocker of this module means."""
 
-SUPPORTED_METHODS = (Method.LIVE, Method.OFFLINE)
+SUPPORTED_METHODS = (Method.LIVE, Method.SUSPEND, Method.OFFLINE)
 LIVE_STATES = frozenset({DomainState.RUNNING, DomainState.BLOCKED, DomainState.PAUSED})
 
 MOVABLE_PAUSES = frozenset({0, 1, 6, 7})
@@ -45,9 +45,10 @@ def choose_method(request: MigrationRequest, view: DomainView) -> MethodChoice |
             f"{view.name} on {view.host} is {view.state.value} (reason {view.reason}), which cannot be moved",
             "bring it to running, paused or shut off, and ask again",
         )
-    if request.method not in (AUTO, fitting.value):
-        return _wrong_state(Method(request.method), view)
-    return MethodChoice(fitting, _reason(request, view))
+    asked = fitting if request.method == AUTO else Method(request.method)
+    if asked.streams_memory is not fitting.streams_memory:
+        return _wrong_state(asked, view)
+    return MethodChoice(asked, _reason(request, view))
 
 
 def _check_supported(request: MigrationRequest) -> Finding | None:
@@ -61,7 +62,7 @@ def _check_supported(request: MigrationRequest) -> Finding | None:
 
 
 def _fitting(view: DomainView) -> Method | None:
-    """The only method that fits the state: libvirt would accept the offline one for a running VM without a word."""
+    """The best method that fits the state: libvirt would accept the offline one for a running VM without a word."""
     if view.state is DomainState.SHUTOFF and not view.active:
         return Method.OFFLINE
     if not view.active or view.state not in LIVE_STATES:
@@ -72,8 +73,8 @@ def _fitting(view: DomainView) -> Method | None:
 
 
 def _wrong_state(asked: Method, view: DomainView) -> Finding:
-    if asked is Method.LIVE:
-        message = f"{view.name} on {view.host} is shut off, so that there is nothing to move live"
+    if asked.streams_memory:
+        message = f"{view.name} on {view.host} is shut off: it has no memory to be moved"
         return _blocker("METHOD_NEEDS_RUNNING_VM", message, "use --method offline, or start the VM first")
     message = f"{view.name} on {view.host} is {view.state.value}: moving its definition alone would leave two copies"
     return _blocker("METHOD_NEEDS_SHUT_OFF_VM", message, "use --method live, or shut the VM down first")

@@ -44,7 +44,7 @@ class Situation:
     @property
     def live(self) -> bool:
         """Whether the VM goes with its memory."""
-        return self.method is Method.LIVE
+        return self.method.streams_memory
 
     @property
     def definitions(self) -> tuple[Domain, ...]:

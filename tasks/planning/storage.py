@@ -15,7 +15,11 @@ CODES = {
 }
 """What each blocker of this module means."""
 
-SUPPORTED = {Method.LIVE: (Storage.SHARED, Storage.COPY), Method.OFFLINE: (Storage.SHARED, Storage.COPY)}
+SUPPORTED = {
+    Method.LIVE: (Storage.SHARED, Storage.COPY),
+    Method.SUSPEND: (Storage.SHARED, Storage.COPY),
+    Method.OFFLINE: (Storage.SHARED, Storage.COPY),
+}
 MEDIUM_DEVICES = frozenset({"cdrom", "floppy"})
 NETWORK_POOLS = frozenset({"rbd", "gluster", "iscsi-direct", "sheepdog"})
 """Pools whose volumes QEMU reaches over the network itself."""

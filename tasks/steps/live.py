@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from tasks.model.domain import JobStats, Mark
 from tasks.model.errors import HypervisorError, RetryLater
 from tasks.model.ports import Hypervisor, TransferOrder
+from tasks.model.request import Method
 from tasks.model.run import Channel, ErrorInfo, JournalEntry, Progress
 from tasks.parallel import make_thread
 from tasks.planning.destination_xml import build_destination_xml
@@ -91,6 +92,7 @@ def _order(run: StepRun) -> TransferOrder:
         max_downtime_ms=run.policy.max_downtime_ms,
         auto_converge=run.policy.auto_converge,
         disks=tuple(copy.target for copy in copies),
+        live=run.method is Method.LIVE,
     )
 
 

@@ -42,6 +42,7 @@ class FakeDomain:
     autostart: bool = False
     managed_save: bool = False
     snapshots: int = 0
+    never_ran: bool = False
     job: JobStats = NO_JOB
     completed_job: JobStats | None = None
     max_downtime_ms: int = 0
@@ -87,6 +88,7 @@ class FakeDomain:
             memory_kib=memory_kib(root),
             vcpus=int(root.findtext("vcpu") or 1),
             snapshots=0 if bare else self.snapshots,
+            never_ran=self.never_ran and not bare,
             mark=None if bare else self.mark,
             job=NO_JOB if bare else self.job,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 import uuid as uuid_module
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -119,6 +120,15 @@ class Guest:
         conn = self.lab.host(host or self.host).connect()
         with contextlib.closing(conn):
             conn.lookupByUUIDString(self.uuid).create()
+
+    def blink(self, host: str) -> None:
+        """Let it run for a moment: a guest that is paused and has run is not one that was only started paused."""
+        conn = self.lab.host(host).connect()
+        with contextlib.closing(conn):
+            domain = conn.lookupByUUIDString(self.uuid)
+            domain.resume()
+            time.sleep(0.05)
+            domain.suspend()
 
     def fill_disk(self, pieces: Sequence[tuple[int, int]]) -> None:
         """Put random data into its raw disk, which is shut off: pieces of (offset, length), MiB."""

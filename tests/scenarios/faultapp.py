@@ -6,6 +6,7 @@ nothing claimed), ``claimed`` (lease taken, nothing done), ``journaled`` (intent
 (effect done, not confirmed), both also with ``-`` and the
 effect's kind, ``moving`` (a live transfer runs), ``done`` (step finished, not handed over), ``handed``
 (handed over in the record, next message not sent), ``settled`` (terminal record written, Celery result not stored).
+A file ``fail`` names a point at which the step breaks instead.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import tasks.chain
 import tasks.workflow.stepping as stepping
 from tasks.app import app
+from tasks.model.errors import OperatorMustFix
 from tasks.model.run import JournalEntry, RunRecord, StepName
 from tasks.steps import copying, live
 from tasks.steps.run import StepRun
@@ -37,6 +39,10 @@ HOLD_S = 120.0
 def _hold(step: str, point: str) -> None:
     name = f"{step}.{point}"
     with _LOCK:
+        breaking = _FOLDER / "fail"
+        if breaking.exists() and breaking.read_text() == name:
+            breaking.unlink()
+            raise OperatorMustFix("INJECTED", f"the test broke it at {name}")
         wanted = _FOLDER / "point"
         if not wanted.exists() or wanted.read_text() != name:
             return

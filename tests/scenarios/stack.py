@@ -146,6 +146,14 @@ class Stack:
         """Wait until a worker stands at the point."""
         until((self.hold_folder / f"held.{self._point}").exists, timeout_s, self.logs)
 
+    def fail(self, point: str) -> None:
+        """The next step that comes to ``<step>.<point>`` breaks there."""
+        (self.hold_folder / "fail").write_text(point)
+
+    def check_failed(self) -> None:
+        """It did come there."""
+        assert not (self.hold_folder / "fail").exists(), "no step came to the point at which it should have broken"
+
     def release(self) -> None:
         """Let it go on."""
         (self.hold_folder / "point").unlink(missing_ok=True)

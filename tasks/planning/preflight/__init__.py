@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tasks.model.finding import Finding, Severity
-from tasks.planning.preflight import capacity, copying, devices, disks, firmware, identity, network
+from tasks.planning.preflight import capacity, copying, devices, disks, firmware, identity, network, paused
 from tasks.planning.preflight.registry import Rule
 from tasks.planning.situation import Situation
 
@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     identity.check_persistence,
     identity.check_marks,
     identity.check_autostart,
+    paused.check_paused,
     disks.check_file_disks,
     disks.check_backing_chains,
     disks.check_disks_present,
@@ -72,6 +73,7 @@ ACCEPTABLE = frozenset(
         "LIBVIRT_OLDER",
         "MEDIUM_UNSEEN",
         "MEMORY_TOO_SMALL",
+        "PAUSED_SINCE_START",
         "QEMU_COMMANDLINE",
         "RESOURCE_UNKNOWN",
     }

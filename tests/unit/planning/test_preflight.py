@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tasks.model.disks import DiskSize, Volume
-from tasks.model.domain import JobStats, Mark
+from tasks.model.domain import DomainState, JobStats, Mark
 from tasks.model.finding import Severity
 from tasks.model.host import Network, Pool
 from tasks.model.request import Storage
@@ -31,6 +31,9 @@ from tests.unit.planning.builders import (
 B, W, I = Severity.BLOCKER, Severity.WARNING, Severity.INFO  # noqa: E741
 LOCAL = "/var/lib/libvirt/images/a.img"
 ISO = "/isos/a.iso"
+
+
+PAUSED_NEW = view(state=DomainState.PAUSED, never_ran=True)
 
 
 class Case(NamedTuple):
@@ -124,6 +127,8 @@ FS = Pool("inner", "fs", active=True, target=f"{SHARED}/inner", source="/dev/sdb
 CASES = [
     Case("HAS_SNAPSHOTS", B, situation(view=view(snapshots=2)), OK),
     Case("HAS_SNAPSHOTS", B, situation(offline=True, view=off(snapshots=1)), OK_OFF),
+    Case("PAUSED_SINCE_START", B, situation(view=PAUSED_NEW), situation(view=replace(PAUSED_NEW, never_ran=False))),
+    Case("STAYS_PAUSED", I, situation(view=PAUSED_NEW), OK),
     Case("CHECKPOINTS_LOST", W, situation(view=view(checkpoints=1)), OK),
     Case("DISK_COPIED", I, copied(), OK),
     Case("DISK_COPIED", I, copied(SHARED_DISK, pools={"vda": "default"}), copied(SHARED_DISK)),

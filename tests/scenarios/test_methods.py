@@ -1,0 +1,161 @@
+"""Every way a VM can go, each by the same tests: it arrives, and whatever breaks on the way leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tasks.model.run import RunRecord, State
+from tests.lab import Guest, GuestWatch, Lab
+from tests.scenarios.invariants import check_invariants
+from tests.scenarios.stack import Stack, stack
+
+pytestmark = pytest.mark.lab
+
+BUSY = {"disk": "local", "disk_mib": 32, "write_kib_s": 16384, "write_stop": 512}
+"""A disk that only its host has, which the guest writes, and then reads again all the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way."""
+
+    name: str
+    method: str
+    storage: str
+    start: str = "running"
+    asked: dict[str, Any] = field(default_factory=dict)
+    """The request beside VM and destination; nothing: both are chosen."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The guest."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the guest runs, before and after."""
+        return self.start == "running"
+
+    @property
+    def active(self) -> bool:
+        """Whether it has memory to be moved."""
+        return self.start != "off"
+
+
+ROWS = [
+    Row("live-shared", "live", "shared"),
+    Row("live-copy", "live", "copy", options=BUSY),
+    Row("suspend-shared", "suspend", "shared", asked={"method": "suspend"}),
+    Row("suspend-copy", "suspend", "copy", asked={"method": "suspend"}, options=BUSY),
+    Row("suspend-paused", "suspend", "shared", "paused", asked={"method": "suspend"}),
+    Row("offline-shared", "offline", "shared", "off"),
+    Row("offline-copy", "offline", "copy", "off", options={"disk": "local", "disk_format": "raw", "disk_mib": 80}),
+]
+BREAKS = [
+    "preflight.claimed",
+    "prepare.effected",
+    "prepare.done",
+    "transfer.claimed",
+    "transfer.moving",
+    "verify.claimed",
+    "finish.claimed",
+]
+
+
+@pytest.fixture(scope="module")
+def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack(lab, tmp_path_factory.mktemp("methods"), policies={"slow": {"bandwidth_mib_s": 4}}) as made:
+        made.start()
+        yield made
+
+
+@pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
+def row(request: pytest.FixtureRequest) -> Row:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def guest(lab: Lab, row: Row) -> Iterator[Guest]:
+    """One for all tests of a row; it goes on from wherever the test before left it."""
+    made = lab.guest(f"way-{row.name}", start=row.start, autostart=True, **row.options)
+    if row.options.get("disk_format") == "raw":
+        made.fill_disk(((0, 2), (30, 1), (70, 2)))
+    if row.running:
+        made.wait_ticking()
+    if row.running and row.options.get("write_kib_s"):
+        made.wait_verified(1)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def move(running: Stack, lab: Lab, row: Row, guest: Guest) -> Iterator[Callable[..., RunRecord]]:
+    """Moves the guest on to the next host, and checks every promise at the end."""
+    ended: list[RunRecord] = []
+
+    def go(**more: Any) -> RunRecord:
+        here = next(host for host, seen in lab.states(guest.uuid).items() if seen is not None)
+        if row.start == "paused":
+            guest.blink(here)
+        there = lab.spec.hosts[(lab.spec.hosts.index(here) + 1) % len(lab.spec.hosts)]
+        record = running.client.submit({"vm": guest.name, "destination": there, **row.asked, **more})
+        ended.append(running.wait_end(record.id))
+        return ended[-1]
+
+    with guest.watch() as watch:
+        yield go
+        for record in ended:
+            check_everything(running, row, guest, record, watch)
+
+
+def check_everything(running: Stack, row: Row, guest: Guest, record: RunRecord, watch: GuestWatch) -> None:
+    """Where it is, that it went on, and what is on its disks."""
+    here = record.destination if record.state is State.SUCCEEDED else str(record.source)
+    check_invariants(running, guest, record, was_running=row.active, autostart=True, watch=watch)
+    if row.running:
+        guest.wait_ticking(here)
+        watch.check_continued()
+    else:
+        assert watch.ticks() == [], "the guest ran, which it should not"
+    if row.running and row.options.get("write_kib_s"):
+        guest.wait_verified_anew(here)
+    if guest.filled:
+        guest.check_filled(here)
+
+
+def test_it_arrives(running: Stack, row: Row, move: Callable[..., RunRecord]) -> None:
+    record = move()
+    assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
+    assert (record.method, record.storage) == (row.method, row.storage)
+
+
+def test_paused_and_moved_again_without_having_run(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
+    """QEMU 7.2 would die of it: observed, and refused."""
+    guest = make_guest("never-ran", start="paused")
+    refused = running.wait_end(running.client.submit({"vm": guest.name, "destination": "beta"}).id)
+    assert [f.code for f in refused.findings if f.severity == "blocker"] == ["PAUSED_SINCE_START"]
+    request = {"vm": guest.name, "destination": "beta", "accept": ["PAUSED_SINCE_START"]}
+    arrived = running.wait_end(running.client.submit(request).id)
+    assert arrived.state is State.SUCCEEDED, running.diagnosis(arrived.id)
+    again = running.wait_end(running.client.submit({"vm": guest.name, "destination": "gamma"}).id)
+    assert again.state is State.REFUSED
+    guest.blink("beta")
+    moved = running.wait_end(running.client.submit({"vm": guest.name, "destination": "gamma"}).id)
+    assert moved.state is State.SUCCEEDED, running.diagnosis(moved.id)
+    check_invariants(running, guest, moved, was_running=True, autostart=False)
+
+
+@pytest.mark.parametrize("point", BREAKS)
+def test_what_breaks_leaves_nothing_behind(
+    running: Stack, row: Row, move: Callable[..., RunRecord], point: str
+) -> None:
+    """Before the VM has moved everything is undone; afterwards the only way is forward."""
+    if point == "transfer.moving" and (row.method, row.storage) == ("offline", "shared"):
+        pytest.skip("nothing moves there but the definition")
+    running.fail(point)
+    record = move(policy="slow" if point == "transfer.moving" else "default")
+    running.check_failed()
+    moved = row.method in ("live", "suspend") and point.startswith(("verify", "finish"))
+    expected = State.SUCCEEDED if moved else State.FAILED
+    assert record.state is expected, running.diagnosis(record.id)
