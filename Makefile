@@ -5,6 +5,8 @@ comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 LAB ?= lab
+# Tests mostly wait, for leases above all: each process of theirs has a lab of its own.
+WORKERS ?= 3
 STAMP := $(VENV)/.installed
 # The lab needs root: namespaces, bridges, libvirtd.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(comma)KEEP$(comma)PAIRS)
@@ -33,7 +35,7 @@ $(STAMP): .ci/requirements.txt pyproject.toml
 venv: $(STAMP) ## virtual environment with pinned dependencies
 
 test: venv system-test ## all tests, the lab's and the containers' included
-	$(AS_ROOT) $(BIN)/python -m pytest
+	$(AS_ROOT) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 check: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

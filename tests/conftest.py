@@ -11,6 +11,17 @@ import pytest
 from tests.lab import Guest, Lab, LabUnavailable
 
 
+TOGETHER = ("containers", "flower")
+"""Folders whose tests share something that is dear to make: one process runs all of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what belongs together when tests are spread over several processes."""
+    for item in items:
+        if (folder := item.path.parent.name) in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(folder))
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """Three hosts of this run's own, with the test's thread in their hub.
