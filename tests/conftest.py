@@ -10,7 +10,6 @@ import pytest
 
 from tests.lab import Guest, Lab, LabUnavailable
 
-
 TOGETHER = ("containers", "flower")
 """Folders whose tests share something that is dear to make: one process runs all of them."""
 
