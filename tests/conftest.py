@@ -6,9 +6,14 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.lab import Guest, Lab, LabUnavailable
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("vmferry", deadline=None)
+hypothesis.settings.load_profile("vmferry")
 
 TOGETHER = ("containers", "flower")
 """Folders whose tests share something that is dear to make: one process runs all of them."""

@@ -100,13 +100,15 @@ class LibvirtHypervisor:
                 # Written again as a whole when it is tried again: nothing depends on how much of it arrived.
                 raise translate(broken.error, host, lost=not is_alive(connection), effect=False) from None
 
+    def read_piece(self, host: str, path: str, offset: int, length: int) -> bytes:
+        """See the port."""
+        with self._reading(host) as connection:
+            return streams.read_piece(connection, path, offset, length)
+
     def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
         """See the port."""
-        with self._pool(host).checkout() as connection:
-            try:
-                return streams.hash_chunk(connection, path, offset, length, tick)
-            except streams.Broken as broken:
-                raise translate(broken.error, host, lost=not is_alive(connection), effect=False) from None
+        with self._reading(host) as connection:
+            return streams.hash_chunk(connection, path, offset, length, tick)
 
     def create_volume(self, host: str, order: VolumeOrder) -> Volume:
         """See the port."""
@@ -216,6 +218,15 @@ class LibvirtHypervisor:
         """A call with an effect: never tried again here."""
         with self._call(host, effect=True) as connection:
             return change(connection)
+
+    @contextmanager
+    def _reading(self, host: str) -> Iterator[Connection]:
+        """A connection for a stream out of the host."""
+        with self._pool(host).checkout() as connection:
+            try:
+                yield connection
+            except streams.Broken as broken:
+                raise translate(broken.error, host, lost=not is_alive(connection), effect=False) from None
 
     @contextmanager
     def _call(self, host: str, *, effect: bool, fresh: bool = False) -> Iterator[Connection]:

@@ -96,13 +96,17 @@ def copy_chunk(source: Connection, destination: Connection, order: ChunkOrder, t
     Raises:
         Broken, and whatever ``tick`` raises.
     """
-    reader, digest = _Reader(source, order.source_path, order.offset, order.length), Digest()
+    skipped = len(order.head)
+    reader, digest = _Reader(source, order.source_path, order.offset + skipped, order.length - skipped), Digest()
     try:
         writer = _Writer(destination, order)
     except BaseException:
         reader.abort()
         raise
     try:
+        if order.head:
+            digest.data(order.head)
+            writer.data(order.head)
         for piece, hole in reader:
             if hole:
                 digest.hole(hole)
@@ -117,6 +121,15 @@ def copy_chunk(source: Connection, destination: Connection, order: ChunkOrder, t
         reader.abort()
         raise
     return digest.hexdigest()
+
+
+def read_piece(connection: Connection, path: str, offset: int, length: int) -> bytes:
+    """A small piece of a file, with its holes as zeros.
+
+    Raises:
+        Broken
+    """
+    return b"".join(piece or bytes(hole) for piece, hole in _Reader(connection, path, offset, length))
 
 
 def hash_chunk(connection: Connection, path: str, offset: int, length: int, tick: Tick) -> str:

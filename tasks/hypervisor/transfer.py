@@ -35,7 +35,7 @@ def _flags(order: TransferOrder, persistent: bool) -> int:
     if persistent:
         flags |= libvirt.VIR_MIGRATE_PERSIST_DEST
     if order.disks:
-        flags |= libvirt.VIR_MIGRATE_NON_SHARED_DISK
+        flags |= libvirt.VIR_MIGRATE_NON_SHARED_INC if order.incremental else libvirt.VIR_MIGRATE_NON_SHARED_DISK
     if order.paused:
         flags |= libvirt.VIR_MIGRATE_PAUSED
     if order.auto_converge:

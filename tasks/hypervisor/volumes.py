@@ -84,6 +84,10 @@ def volume_xml(order: VolumeOrder) -> str:
     etree.SubElement(permissions, "mode").text = VOLUME_MODE
     if order.format == "qcow2":
         etree.SubElement(target, "compat").text = "1.1"
+    if order.backing:
+        below = etree.SubElement(root, "backingStore")
+        etree.SubElement(below, "path").text = order.backing
+        etree.SubElement(below, "format", type=order.backing_format)
     return etree.tostring(root, encoding="unicode")
 
 
@@ -98,7 +102,6 @@ def parse_volume(xml: str) -> Volume:
         allocation_bytes=int(root.findtext("allocation") or 0),
         format=kind.get("type") if kind is not None else None,
         length_bytes=int(root.findtext("physical") or 0),
-        backing=root.findtext("backingStore/path") or None,
         modified=root.findtext("target/timestamps/mtime") or "",
     )
 

@@ -3,8 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tasks.model.frozen import Frozen
+
+
+class BackingFile(Frozen):
+    """A file below a disk that is copied with its chain. Sizes in bytes."""
+
+    source_path: str
+    format: str
+    length_bytes: int
+    modified: str
+    """When the file was last written, as the source says."""
+    how: Literal["shared", "present", "copied"]
+    """On storage that both hosts have; on the destination already, to be proven identical; or copied there first."""
+    path: str
+    """Where it is on the destination."""
+    pool: str = ""
+    """Where it is copied to when that is necessary, which may turn out only when both are compared."""
+    volume: str = ""
+    copy_path: str = ""
+
+    def copied(self) -> BackingFile:
+        """The same, copied."""
+        return self.model_copy(update={"how": "copied", "path": self.copy_path})
+
+
+@dataclass(frozen=True, slots=True)
+class FileCopy:
+    """One file that is copied byte for byte."""
+
+    key: str
+    """Unique in the migration: the disk's guest-side name, with the number of the layer below it."""
+    source_path: str
+    length_bytes: int
+    modified: str
+    pool: str
+    volume: str
+    path: str
+    below: str | None
+    """The file below it on the destination, which its header has to name; None when there is none."""
 
 
 class DiskCopy(Frozen):
@@ -32,6 +71,57 @@ class DiskCopy(Frozen):
     """Length of the file when it is copied byte for byte through the worker; 0: the hypervisor mirrors the disk."""
     modified: str = ""
     """When the file was last written, as the source says; it must not change while it is copied."""
+    backing: tuple[BackingFile, ...] = ()
+    """The files below it that it keeps, top first; without them a mirrored disk becomes one file of its own."""
+
+    @property
+    def files(self) -> tuple[FileCopy, ...]:
+        """What is copied byte for byte, lowest layer first."""
+        lower = [*(b.path for b in self.backing[1:]), None]
+        found = [
+            FileCopy(
+                f"{self.target}_{n}", b.source_path, b.length_bytes, b.modified, b.pool, b.volume, b.path, lower[n - 1]
+            )
+            for n, b in enumerate(self.backing, 1)
+            if b.how == "copied"
+        ]
+        found.reverse()
+        if self.length_bytes:
+            below = self.backing[0].path if self.backing else None
+            found.append(
+                FileCopy(
+                    self.target,
+                    self.source_path,
+                    self.length_bytes,
+                    self.modified,
+                    self.pool,
+                    self.volume,
+                    self.path,
+                    below,
+                )
+            )
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One file of a disk's chain, as it is on its host. Sizes in bytes."""
+
+    path: str
+    format: str
+    capacity_bytes: int
+    """What the guest would see of it."""
+    allocation_bytes: int
+    length_bytes: int
+    modified: str
+    backing: str | None = None
+    """Path of the file below it; as the header says it where that is no path."""
+    snapshots: int = 0
+    """Internal ones."""
+    external_data: bool = False
+    """The guest's data is in another file."""
+    seen: bool = True
+    """A pool of its host shows it; of a file that is not, only the path and the format are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +145,6 @@ class Volume:
     format: str | None = None
     length_bytes: int = 0
     """Of the file."""
-    backing: str | None = None
-    """Path of the file below it."""
     modified: str = ""
     """When it was last written, seconds since the epoch with their fraction, as the host says."""
 
@@ -69,6 +157,9 @@ class VolumeOrder:
     name: str
     format: str
     capacity_bytes: int
+    backing: str = ""
+    """Path of the file below it, which must be there."""
+    backing_format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +176,5 @@ class ChunkOrder:
     length: int
     fresh: bool
     """Nothing was ever written to this piece of the volume: holes may be left out."""
+    head: bytes = b""
+    """What is written instead of the first bytes of the piece."""

@@ -27,6 +27,8 @@ class TransferOrder:
     auto_converge: bool = False
     disks: tuple[str, ...] = ()
     """Guest-side names of the disks that are copied into volumes that exist on the destination; exactly these."""
+    incremental: bool = False
+    """Of these disks only the top file is copied: the volumes have the same files below them as on the source."""
     paused: bool = False
     """Keep the guest paused on the destination."""
     live: bool = True
@@ -78,6 +80,9 @@ class Hypervisor(Protocol):
         """Copy one piece of a file into a volume of another host, through this process; returns its checksum.
 
         ``tick`` is told how many bytes were passed on, and may raise to end it."""
+
+    def read_piece(self, host: str, path: str, offset: int, length: int) -> bytes:
+        """A small piece of a file, which must not end after the file does, as one who reads it sees it."""
 
     def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
         """The checksum of one piece of a file, read from the host; equal for equal contents, whatever is a hole."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from posixpath import dirname, join, normpath
 
-from tasks.model.disks import DiskCopy, DiskSize, Volume
+from tasks.model.disks import DiskCopy, DiskSize, ImageFile
 from tasks.model.domain import Disk, Mark
 from tasks.model.finding import Finding, Severity
 from tasks.model.host import Pool
 from tasks.model.request import EVERY_DISK, Storage
+from tasks.planning.chain import CODES as CHAIN_CODES
+from tasks.planning.chain import FORMATS, check_chain, place_chain
 from tasks.planning.situation import Situation
 from tasks.planning.storage import is_copied
 from tasks.planning.volume_name import mark_volume_name
@@ -20,13 +22,12 @@ CODES = {
     "COPY_SHAREABLE": "A disk may be in use by other VMs, and is not on shared storage: a copy would be another disk.",
     "COPY_SIZE_UNSEEN": "The size of a disk cannot be seen.",
     "COPY_SOURCE_UNSEEN": "The file of a disk is in no active pool of the source, through which it could be read.",
-    "COPY_BACKED": "A disk of a VM that is shut off has a backing file, without which its copy is nothing.",
     "COPY_POOL_MISSING": "The destination has no active pool for a disk that is copied.",
     "COPY_POOL_UNFIT": "The pool chosen for a disk cannot hold files.",
+    **CHAIN_CODES,
 }
 """What each reason against a copy means."""
 
-FORMATS = ("raw", "qcow2")
 FILE_POOLS = ("dir", "fs", "netfs")
 """Types of pools whose volumes are files in a directory."""
 UNMARKED = Mark("ID", 1, 0)
@@ -40,15 +41,15 @@ def copies_of(s: Situation) -> tuple[DiskCopy, ...]:
 
 
 def copied_disks(s: Situation) -> tuple[Disk, ...]:
-    """Disks that must be copied, of both definitions; none unless the storage is ``copy``."""
-    if s.storage is not Storage.COPY:
+    """Disks that must be copied, of both definitions; none when they all stay where they are."""
+    if s.storage is Storage.SHARED:
         return ()
     return tuple(d for d in s.disks if is_copied(d, s.request, s.source, s.destination))
 
 
 def place(s: Situation, disk: Disk) -> DiskCopy | Finding:
     """The new volume for a disk, or the blocker that says why there is none."""
-    if reason := _uncopyable(s, disk):
+    if reason := _uncopyable(s, disk) or check_chain(s, disk):
         return reason
     found = _measured(s, disk)
     if isinstance(found, Finding):
@@ -56,7 +57,9 @@ def place(s: Situation, disk: Disk) -> DiskCopy | Finding:
     pool = _choose_pool(s, disk)
     if isinstance(pool, Finding):
         return pool
-    volume = mark_volume_name(disk.source or "", disk.target, s.mark or UNMARKED)
+    mark = s.mark or UNMARKED
+    volume = mark_volume_name(disk.source or "", disk.target, mark)
+    file = found if isinstance(found, ImageFile) else None
     return DiskCopy(
         target=disk.target,
         source=disk.source or "",
@@ -66,13 +69,14 @@ def place(s: Situation, disk: Disk) -> DiskCopy | Finding:
         pool=pool.name,
         volume=volume,
         path=join(pool.target or "/", volume),
-        source_path=found.path if isinstance(found, Volume) else "",
-        length_bytes=found.length_bytes if isinstance(found, Volume) else 0,
-        modified=found.modified if isinstance(found, Volume) else "",
+        source_path=file.path if file else "",
+        length_bytes=file.length_bytes if file else 0,
+        modified=file.modified if file else "",
+        backing=place_chain(s, disk, pool, mark),
     )
 
 
-def _measured(s: Situation, disk: Disk) -> DiskSize | Volume | Finding:
+def _measured(s: Situation, disk: Disk) -> DiskSize | ImageFile | Finding:
     """What is known of the source: the running VM knows its disk's size, of one that is shut off the file is read."""
     if s.live:
         size = s.sizes.get(disk.target)
@@ -80,15 +84,12 @@ def _measured(s: Situation, disk: Disk) -> DiskSize | Volume | Finding:
             message = f"{disk.target}: libvirt on {s.source.name} does not say how large {disk.source} is"
             return _blocker("COPY_SIZE_UNSEEN", message, f"try there: virsh domblkinfo {s.view.uuid} {disk.target}")
         return size
-    volume = s.volumes.get(disk.target)
-    if volume is None:
+    chain = s.chains.get(disk.target)
+    if not chain:
         message = f"{disk.target}: no active pool of {s.source.name} shows {disk.source}"
         hint = "make a pool of its directory there: virsh pool-create-as NAME dir --target DIRECTORY"
         return _blocker("COPY_SOURCE_UNSEEN", message, hint)
-    if volume.backing:
-        message = f"{disk.target}: {disk.source} lies on {volume.backing}"
-        return _blocker("COPY_BACKED", message, "start the VM and move it live, which copies both into one file")
-    return volume
+    return chain[0]
 
 
 def _uncopyable(s: Situation, disk: Disk) -> Finding | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tasks.model.disks import DiskSize, Volume
+from tasks.model.disks import DiskSize, ImageFile, Volume
 from tasks.model.domain import Disk, Domain, DomainView, Interface, Mark, Resource
 from tasks.model.host import HostFacts
 from tasks.model.request import Method, MigrationRequest, Storage
@@ -34,8 +34,10 @@ class Situation:
     """Path -> whether the destination shows the file; None or absent: unknown."""
     sizes: Mapping[str, DiskSize] = field(default_factory=dict)
     """Guest-side name -> size, of the disks that can be measured; read when disks are copied."""
-    volumes: Mapping[str, Volume] = field(default_factory=dict)
-    """Guest-side name -> file of the source, of the disks that are copied byte for byte."""
+    chains: Mapping[str, tuple[ImageFile, ...]] = field(default_factory=dict)
+    """Guest-side name -> files of the source, top first, of the disks that are copied and that a pool shows."""
+    bases: Mapping[str, Volume] = field(default_factory=dict)
+    """Path of a file below a disk -> what the destination has there."""
     mark: Mark | None = None
     """What objects made by this migration are marked with; None for a dry run."""
     run_id: str = ""

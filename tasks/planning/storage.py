@@ -16,9 +16,10 @@ CODES = {
 """What each blocker of this module means."""
 
 SUPPORTED = {
-    Method.LIVE: (Storage.SHARED, Storage.COPY),
-    Method.SUSPEND: (Storage.SHARED, Storage.COPY),
-    Method.OFFLINE: (Storage.SHARED, Storage.COPY),
+    Method.LIVE: (Storage.SHARED, Storage.COPY, Storage.INCREMENTAL),
+    Method.SUSPEND: (Storage.SHARED, Storage.COPY, Storage.INCREMENTAL),
+    Method.SAVED: (Storage.SHARED, Storage.COPY),
+    Method.OFFLINE: (Storage.SHARED, Storage.COPY, Storage.INCREMENTAL),
 }
 MEDIUM_DEVICES = frozenset({"cdrom", "floppy"})
 NETWORK_POOLS = frozenset({"rbd", "gluster", "iscsi-direct", "sheepdog"})
@@ -66,7 +67,7 @@ def can_be_copied(disk: Disk) -> bool:
 
 
 def is_copied(disk: Disk, request: MigrationRequest, source: HostFacts, destination: HostFacts) -> bool:
-    """Whether a disk goes by copy when the storage is ``copy``: what is not proven to be shared, and what was named."""
+    """Whether a disk goes by copy unless the storage is ``shared``: what is not proven to be, and what was named."""
     if not can_be_copied(disk):
         return False
     if disk.target in request.pools or not _shared(disk, source, destination):

@@ -1,4 +1,6 @@
-"""Disks of a VM that is shut off: copied byte for byte through the worker, piece by piece, and read again afterwards.
+"""Files of disks: copied byte for byte through the worker, piece by piece, and read again afterwards.
+
+All of a VM that is shut off; of one that runs, only what lies below its disks and is never written to.
 
 Each piece that has arrived is recorded with its checksum, so that another worker goes on where this one ended. The
 source must stay as it is: it is looked at again after every piece, and a file that was written to meanwhile ends it.
@@ -9,77 +11,100 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tasks.model.disks import ChunkOrder, DiskCopy
+from tasks.model.disks import ChunkOrder, FileCopy
 from tasks.model.errors import OperatorMustFix, OutcomeUnknown
 from tasks.model.run import Channel, Progress
 from tasks.planning.chunks import chunks_of
 from tasks.planning.outcome import describe
+from tasks.planning.qcow2 import HEADER_BYTES, parse_header, with_backing
 from tasks.steps.run import StepRun
 
 MIB = 1024**2
 
 
-def copy_disks(run: StepRun) -> None:
-    """Copy what is left to copy of every disk.
+def copy_files(run: StepRun) -> None:
+    """Copy what is left to copy of every file, lowest layers first.
 
     Raises:
         OperatorMustFix: ``VM_STARTED``, ``SOURCE_CHANGED``: the copy would be of no use.
     """
     meter = _Meter(run)
-    for copy in run.record.copies:
-        for number, (offset, length) in enumerate(chunks_of(copy.length_bytes)):
-            if number >= len(run.record.ledger.get(copy.target, ())):
-                _copy_chunk(run, copy, number, (offset, length), meter)
+    for file in _files(run):
+        for number, (offset, length) in enumerate(chunks_of(file.length_bytes)):
+            if number >= len(run.record.ledger.get(file.key, ())):
+                _copy_chunk(run, file, number, (offset, length), meter)
             meter.arrived(length)
-        _check_source(run, copy)
+        _check_source(run, file)
 
 
 def check_contents(run: StepRun) -> None:
-    """Read every copied file again from the destination and compare it with what was read from the source.
+    """Read every copied file again from the destination and compare it with what was written there.
 
     Raises:
         OutcomeUnknown: ``VERIFY_FAILED``.
     """
-    for copy in run.record.copies:
-        sums = run.record.ledger.get(copy.target, ())
-        for (offset, length), wanted in zip(chunks_of(copy.length_bytes), sums, strict=True):
-            found = run.hypervisor.hash_chunk(run.destination, copy.path, offset, length, _interruptible(run))
+    for file in _files(run):
+        sums = run.record.ledger.get(file.key, ())
+        for (offset, length), wanted in zip(chunks_of(file.length_bytes), sums, strict=True):
+            found = run.hypervisor.hash_chunk(run.destination, file.path, offset, length, _interruptible(run))
             if found != wanted:
-                message = f"{copy.path} on {run.destination} differs from {copy.source} after byte {offset}"
+                message = f"{file.path} on {run.destination} differs from {file.source_path} after byte {offset}"
                 raise OutcomeUnknown("VERIFY_FAILED", message, "look at the storage of both hosts")
 
 
-def _copy_chunk(run: StepRun, copy: DiskCopy, number: int, piece: tuple[int, int], meter: _Meter) -> None:
+def _files(run: StepRun) -> tuple[FileCopy, ...]:
+    return tuple(file for copy in run.record.copies for file in copy.files)
+
+
+def _copy_chunk(run: StepRun, file: FileCopy, number: int, piece: tuple[int, int], meter: _Meter) -> None:
     run.interrupt_if_asked()
-    name = f"{copy.target}.{number}"
+    name = f"{file.key}.{number}"
     # An owner that died in the middle of this piece has left something there, which holes would not overwrite.
     fresh = run.record.writing != name
     if fresh:
         run.save(writing=name)
     order = ChunkOrder(
         source=run.source,
-        source_path=copy.source_path,
+        source_path=file.source_path,
         destination=run.destination,
-        pool=copy.pool,
-        volume=copy.volume,
+        pool=file.pool,
+        volume=file.volume,
         offset=piece[0],
         length=piece[1],
         fresh=fresh,
+        head=_head(run, file) if number == 0 else b"",
     )
     checksum = run.hypervisor.copy_chunk(order, meter)
-    _check_source(run, copy)
-    known = run.record.ledger.get(copy.target, ())
-    run.save(ledger=run.record.ledger | {copy.target: (*known, checksum)}, progress=meter.progress())
+    _check_source(run, file)
+    known = run.record.ledger.get(file.key, ())
+    run.save(ledger=run.record.ledger | {file.key: (*known, checksum)}, progress=meter.progress())
 
 
-def _check_source(run: StepRun, copy: DiskCopy) -> None:
-    source = run.hypervisor.find_domain(run.source, run.uuid)
-    if source is None or source.active:
-        message = f"{run.record.vm} is no longer shut off on {run.source}: {describe(source, run.source)}"
-        raise OperatorMustFix("VM_STARTED", message, "retry: it can be moved live")
-    volume = run.hypervisor.find_volume_at(run.source, copy.source_path)
-    if volume is None or (volume.modified, volume.length_bytes) != (copy.modified, copy.length_bytes):
-        message = f"{copy.source} on {run.source} was changed while it was copied"
+def _head(run: StepRun, file: FileCopy) -> bytes:
+    """The beginning of a copy whose file below is somewhere else than the source's; nothing when it stays as it is."""
+    if file.below is None:
+        return b""
+    data = run.hypervisor.read_piece(run.source, file.source_path, 0, min(HEADER_BYTES, file.length_bytes))
+    header = parse_header(data)
+    if header is not None and header.backing == file.below:
+        return b""
+    changed = with_backing(data, file.below)
+    if changed is None:
+        message = f"{file.source_path}: its header has no room for the name {file.below}"
+        raise OperatorMustFix("BACKING_NAME_TOO_LONG", message, "choose a pool with a shorter path")
+    return changed
+
+
+def _check_source(run: StepRun, file: FileCopy) -> None:
+    """The VM is still shut off; a file below a running VM's disk is only read by it, and must not change either."""
+    if not run.method.streams_memory:
+        source = run.hypervisor.find_domain(run.source, run.uuid)
+        if source is None or source.active:
+            message = f"{run.record.vm} is no longer shut off on {run.source}: {describe(source, run.source)}"
+            raise OperatorMustFix("VM_STARTED", message, "retry: it can be moved live")
+    volume = run.hypervisor.find_volume_at(run.source, file.source_path)
+    if volume is None or (volume.modified, volume.length_bytes) != (file.modified, file.length_bytes):
+        message = f"{file.source_path} on {run.source} was changed while it was copied"
         raise OperatorMustFix("SOURCE_CHANGED", message, "find out who writes to it, then retry")
 
 
@@ -92,7 +117,7 @@ class _Meter:
 
     def __init__(self, run: StepRun) -> None:
         self._run = run
-        self._total = sum(copy.length_bytes for copy in run.record.copies)
+        self._total = sum(file.length_bytes for file in _files(run))
         self._began = self._told = time.monotonic()
         self._sent = self._arrived = self._piece = 0
 

@@ -92,6 +92,7 @@ def _order(run: StepRun) -> TransferOrder:
         max_downtime_ms=run.policy.max_downtime_ms,
         auto_converge=run.policy.auto_converge,
         disks=tuple(copy.target for copy in copies),
+        incremental=any(copy.backing for copy in copies),
         live=run.method is Method.LIVE,
     )
 

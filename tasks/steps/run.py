@@ -26,6 +26,12 @@ class Store(Protocol):
     def now(self) -> float:
         """Redis TIME."""
 
+    def recall_digest(self, key: str) -> str | None:
+        """What was remembered of a file."""
+
+    def remember_digest(self, key: str, digest: str) -> None:
+        """Keep it for as long as records are kept."""
+
     def commit(self, before: RunRecord, after: RunRecord, *, guard: Any, deadline_in: float | None = None) -> RunRecord:
         """Fenced write; raises StaleOwner."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tasks.model.disks import DiskCopy, Volume
-from tasks.model.domain import Disk, Domain, DomainView, Mark
+from tasks.model.disks import DiskCopy, ImageFile, Volume
+from tasks.model.domain import Domain, DomainView, Mark
 from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan, is_allowed
 from tasks.model.ports import Hypervisor
@@ -18,6 +18,7 @@ from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.preflight import Situation, run_rules
 from tasks.planning.storage import choose_storage
+from tasks.steps.images import read_chain
 from tasks.steps.locate import Sightings, choose_source, look_everywhere
 
 STEPS: tuple[StepName, ...] = (
@@ -57,7 +58,7 @@ def survey(
     if isinstance(disks, Finding):
         return _refused(request, view, disks, how)
     situation = replace(situation, storage=disks.storage)
-    if disks.storage is Storage.COPY:
+    if disks.storage is not Storage.SHARED:
         situation = _measure(hypervisor, situation)
     return _plan(situation, f"{how.reason}; {disks.reason}")
 
@@ -102,20 +103,19 @@ def _measure(hypervisor: Hypervisor, situation: Situation) -> Situation:
     if situation.live:
         targets = [disk.target for disk in disks]
         situation = replace(situation, sizes=hypervisor.fetch_disk_sizes(host, situation.view.uuid, targets))
-    else:
-        found = {disk.target: _volume_of(hypervisor, host, disk) for disk in disks}
-        situation = replace(situation, volumes={target: v for target, v in found.items() if v is not None})
+    chains = {disk.target: read_chain(hypervisor, host, disk) for disk in disks}
+    situation = replace(situation, chains=chains, bases=_bases(hypervisor, situation.destination.name, chains))
     used = {copy.pool for copy in copies_of(situation)}
     there = situation.destination
     pools = tuple(hypervisor.refresh_pool(there.name, p.name) if p.name in used else p for p in there.pools)
     return replace(situation, destination=replace(there, pools=pools))
 
 
-def _volume_of(hypervisor: Hypervisor, host: str, disk: Disk) -> Volume | None:
-    pool, _, name = (disk.source or "").partition("/")
-    if disk.type == "volume":
-        return hypervisor.find_volume(host, pool, name)
-    return hypervisor.find_volume_at(host, disk.source or "")
+def _bases(hypervisor: Hypervisor, destination: str, chains: Mapping[str, tuple[ImageFile, ...]]) -> dict[str, Volume]:
+    """What the destination has at the places of the files below the disks."""
+    paths = {image.path for chain in chains.values() for image in chain[1:]}
+    found = {path: hypervisor.find_volume_at(destination, path) for path in sorted(paths)}
+    return {path: volume for path, volume in found.items() if volume is not None}
 
 
 def _on_destination(hypervisor: Hypervisor, destination: str, view: DomainView) -> tuple[DomainView, ...]:

@@ -7,10 +7,11 @@ from tasks.model.errors import OperatorMustFix, OutcomeUnknown
 from tasks.model.request import Method
 from tasks.planning.destination_xml import build_destination_xml
 from tasks.planning.outcome import Outcome, describe, is_ours
-from tasks.steps.copying import copy_disks
+from tasks.steps.copying import copy_files
 from tasks.steps.live import start_and_watch, watch
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
+from tasks.steps.volumes import make_overlays
 
 
 def run(run: StepRun) -> Verdict:
@@ -21,6 +22,8 @@ def run(run: StepRun) -> Verdict:
     outcome = run.outcome()
     if outcome is Outcome.AT_SOURCE:
         _check_still_running(run)
+        copy_files(run)
+        make_overlays(run)
         outcome = start_and_watch(run)
     elif outcome in (Outcome.IN_PROGRESS, Outcome.UNSETTLED):
         outcome = watch(run)
@@ -52,7 +55,7 @@ def _define_on_destination(run: StepRun) -> Verdict:
     if source is None or source.active:
         message = f"{run.record.vm} is no longer shut off on {run.source}: {describe(source, run.source)}"
         raise OperatorMustFix("VM_STARTED", message, "retry: it can be moved live")
-    copy_disks(run)
+    copy_files(run)
     mark = Mark(run.record.id, run.record.attempt, run.record.fence)
     inactive = run.hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
     xml = build_destination_xml(inactive, mark=mark, copies=run.record.copies, **run.hostnames())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from tasks.model.disks import DiskCopy
 from tasks.model.domain import DomainView
 from tasks.model.errors import OutcomeUnknown
 from tasks.model.request import Method
 from tasks.planning.destination_xml import build_destination_xml, same_definition
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.outcome import describe, is_ours
+from tasks.planning.qcow2 import HEADER_BYTES, backing_path, parse_header
 from tasks.steps.copying import check_contents
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
@@ -70,7 +72,15 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
     for copy in copies:
         if now.get(copy.target) not in (copy.path, f"{copy.pool}/{copy.volume}"):
             problems.append(f"{copy.target} is {now.get(copy.target)} instead of {copy.path}")
+        elif copy.backing and (below := _below(run, copy)) != copy.backing[0].path:
+            problems.append(f"{copy.target} lies on {below} instead of {copy.backing[0].path}")
         elif (size := sizes.get(copy.target)) is None or size.capacity_bytes != copy.capacity_bytes:
             seen = "of unknown size" if size is None else f"of {size.capacity_bytes} bytes"
             problems.append(f"{copy.target} is {seen} instead of {copy.capacity_bytes}")
     return problems
+
+
+def _below(run: StepRun, copy: DiskCopy) -> str | None:
+    """The file that the copy's own header names."""
+    header = parse_header(run.hypervisor.read_piece(run.destination, copy.path, 0, HEADER_BYTES))
+    return backing_path(header.backing, copy.path) if header is not None and header.backing else None

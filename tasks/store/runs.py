@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -226,6 +227,17 @@ class RunStore:
             raise StaleOwner("STALE_OWNER", f"{before.id}: the record moved on ({verdict} {detail})")
         return _parse(before.id, fields)
 
+    def recall_digest(self, key: str) -> str | None:
+        """The digest remembered under a key that names a file's host, path, size and time of change."""
+        with translated():
+            found = self._redis.get(_digest_key(key))
+        return str(found) if found is not None else None
+
+    def remember_digest(self, key: str, digest: str) -> None:
+        """Keep a digest for as long as records are kept."""
+        with translated():
+            self._redis.set(_digest_key(key), digest, ex=self._retention_s)
+
     def _consequences(self, before: RunRecord, after: RunRecord) -> dict[str, Any]:
         order: dict[str, Any] = {}
         if State.QUEUED in (before.state, after.state):
@@ -312,6 +324,10 @@ class RunStore:
         with translated():
             verdict, detail, _, flat = self._write(args=[PREFIX, run_id, json.dumps(order)])
         return verdict, detail, dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _digest_key(key: str) -> str:
+    return f"vmferry:digest:{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()}"
 
 
 def _guard(record: RunRecord, guard: Guard) -> dict[str, object]:

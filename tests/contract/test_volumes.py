@@ -144,6 +144,22 @@ class TestContents:
         rig.hypervisor.copy_chunk(replace(whole, fresh=False), lambda _: None)
         assert rig.read_file(rig.destination, Path(made.path)) == contents
 
+    def test_another_beginning(self, rig: Rig) -> None:
+        """What is written is what the checksum is of; the rest stays as it is."""
+        contents = bytes(range(256)) * 4096
+        _, whole = self.prepare(rig, contents)
+        checksum = rig.hypervisor.copy_chunk(replace(whole, head=b"another beginning"), lambda _: None)
+        made = rig.hypervisor.find_volume(rig.destination, whole.pool, whole.volume)
+        assert made is not None
+        assert rig.read_file(rig.destination, Path(made.path)) == b"another beginning" + contents[17:]
+        assert rig.hypervisor.hash_chunk(rig.destination, made.path, 0, len(contents), lambda _: None) == checksum
+
+    def test_a_piece_is_read_with_its_holes(self, rig: Rig) -> None:
+        contents = b"a" * 70_000 + bytes(MIB) + b"b" * 70_000
+        path, _ = self.prepare(rig, contents)
+        for offset, length in ((0, 16), (60_000, 100_000), (len(contents) - 10, 10)):
+            assert rig.hypervisor.read_piece(rig.source, path, offset, length) == contents[offset : offset + length]
+
     def test_who_is_told_may_end_it(self, rig: Rig) -> None:
         _, whole = self.prepare(rig, b"y" * MIB)
 

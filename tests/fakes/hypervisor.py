@@ -188,10 +188,16 @@ class FakeHypervisor:
                 raise OperatorMustFix("NO_STORAGE_VOL", f"{order.destination}: no volume {order.volume}", "")
             target = there.volumes[order.pool][order.volume]
             piece = source.contents[order.source_path][order.offset : order.offset + order.length]
+            piece[: len(order.head)] = order.head
             tick(len(piece))
             contents = there.contents.setdefault(target.path, bytearray(target.capacity_bytes))
             contents[order.offset : order.offset + order.length] = piece
             return hashlib.sha256(piece).hexdigest()
+
+    def read_piece(self, host: str, path: str, offset: int, length: int) -> bytes:
+        """See the port."""
+        with self._asked("read_piece", host) as there:
+            return bytes(there.contents[path][offset : offset + length])
 
     def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
         """See the port."""

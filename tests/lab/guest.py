@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import time
 import uuid as uuid_module
 from collections.abc import Sequence
@@ -40,6 +41,10 @@ class GuestOptions:
     """Pool of its disk, None for none."""
     disk_format: str = "qcow2"
     disk_mib: int = 64
+    below: tuple[str, ...] = ()
+    """Formats of the files below its disk, top first; they are in the same pool, each with data of its own."""
+    below_everywhere: bool = False
+    """Every host has the same files there."""
     second_disk: str | None = None
     """Pool of a second disk, which the guest leaves alone."""
     fill_mib: int = 0
@@ -68,6 +73,8 @@ class Guest:
     address: str = ""
     filled: str = ""
     """Checksum of what ``fill_disk`` made of its disk."""
+    visible: str = ""
+    """What ``guest_visible`` said at first."""
 
     @property
     def volume(self) -> str:
@@ -99,6 +106,7 @@ class Guest:
         """Make the disk, define, and start as asked: ``running``, ``paused`` or ``off``."""
         conn = self.lab.host(self.host).connect()
         with contextlib.closing(conn):
+            self._make_below()
             for pool, volume in self.disks.values():
                 self._create_volume(conn, pool, volume)
             domain = conn.defineXML(self.xml)
@@ -109,11 +117,56 @@ class Guest:
     def _create_volume(self, conn: libvirt.virConnect, pool_name: str, volume: str) -> None:
         pool = conn.storagePoolLookupByName(pool_name)
         pool.refresh(0)
+        below = ""
+        if self.options.below and volume == self.volume:
+            path, format_ = f"{POOL_PATHS[pool_name]}/{self.base(0)}", self.options.below[0]
+            below = f"<backingStore><path>{path}</path><format type='{format_}'/></backingStore>"
         pool.createXML(
             f"<volume><name>{volume}</name><capacity unit='MiB'>{self.options.disk_mib}</capacity>"
-            f"<allocation>0</allocation><target><format type='{self.options.disk_format}'/></target></volume>",
+            f"<allocation>0</allocation><target><format type='{self.options.disk_format}'/></target>{below}</volume>",
             0,
         )
+
+    def base(self, number: int) -> str:
+        """Name of a file below its disk, counted from the top."""
+        return f"{self.name}.base{number}.{self.options.below[number]}"
+
+    def _make_below(self) -> None:
+        """The files below its disk, from the lowest up; each of the upper ones holds some data of its own."""
+        host, below = self.lab.host(self.host), self.options.below
+        folder = POOL_PATHS[self.options.disk or "local"]
+        for number in reversed(range(len(below))):
+            path = f"{folder}/{self.base(number)}"
+            command = ["qemu-img", "create", "-q", "-f", below[number]]
+            if number + 1 < len(below):
+                command += ["-b", f"{folder}/{self.base(number + 1)}", "-F", below[number + 1]]
+            host.run([*command, path, f"{self.options.disk_mib}M"])
+            writes = [
+                f"write -P {17 * (number + 1) + n} {(number * 3 + n * 9) % self.options.disk_mib}M 1M" for n in (0, 1)
+            ]
+            host.run(["qemu-io", "-f", below[number], *(w for one in writes for w in ("-c", one)), path])
+        if self.options.below_everywhere:
+            self._spread_below()
+
+    def _spread_below(self) -> None:
+        """The same files on all hosts."""
+        folder = POOL_PATHS[self.options.disk or "local"].lstrip("/")
+        for number in range(len(self.options.below)):
+            here = self.lab.host(self.host).root / folder / self.base(number)
+            for name in set(self.lab.spec.hosts) - {self.host}:
+                shutil.copy(here, self.lab.host(name).root / folder / self.base(number))
+
+    def guest_visible(self, host: str) -> str:
+        """Checksum of what the guest would read of its first disk, which is shut off."""
+        with contextlib.closing(self.lab.host(host).connect()) as conn:
+            xml = conn.lookupByUUIDString(self.uuid).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        path = xml.split("<source file='", 1)[1].split("'", 1)[0]
+        node = self.lab.host(host)
+        raw = f"/var/cache/libvirt/{self.name}.visible.raw"
+        node.run(["qemu-img", "convert", "-f", self.options.disk_format, "-O", "raw", path, raw])
+        seen = node.run(["sha256sum", raw]).split()[0]
+        node.run(["rm", raw])
+        return seen
 
     def start(self, host: str | None = None) -> None:
         """Start it where it is defined."""

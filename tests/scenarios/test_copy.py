@@ -105,7 +105,7 @@ def test_shared_disks_stay_and_pools_can_be_named(running: Stack, lab: Lab, make
         ({"pools": {"*": "nowhere"}}, "COPY_POOL_MISSING"),
         ({"pools": {"vdz": "local"}}, "POOL_FOR_NO_DISK"),
         ({"storage": "shared"}, "DISK_NOT_SHARED"),
-        ({"storage": "incremental"}, "STORAGE_NOT_SUPPORTED"),
+        ({"storage": "incremental"}, "NOTHING_INCREMENTAL"),
     ],
 )
 def test_refused_before_anything_is_made(

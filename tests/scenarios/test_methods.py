@@ -52,6 +52,36 @@ ROWS = [
     Row("offline-shared", "offline", "shared", "off"),
     Row("offline-copy", "offline", "copy", "off", options={"disk": "local", "disk_format": "raw", "disk_mib": 80}),
 ]
+CHAIN = {"below": ("qcow2", "raw")}
+OFF_CHAIN = {"disk": "local", "disk_mib": 40, **CHAIN}
+INCREMENTAL = {"storage": "incremental"}
+ROWS += [
+    Row("live-flattened", "live", "copy", options=BUSY | CHAIN),
+    Row("live-incremental", "live", "incremental", asked=INCREMENTAL, options=BUSY | CHAIN),
+    Row(
+        "live-incremental-present",
+        "live",
+        "incremental",
+        asked=INCREMENTAL,
+        options=BUSY | CHAIN | {"below_everywhere": True},
+    ),
+    Row(
+        "suspend-incremental",
+        "suspend",
+        "incremental",
+        asked={"method": "suspend"} | INCREMENTAL,
+        options=BUSY | CHAIN | {"below_everywhere": True},
+    ),
+    Row("offline-chain", "offline", "copy", "off", options=OFF_CHAIN),
+    Row(
+        "offline-incremental",
+        "offline",
+        "incremental",
+        "off",
+        asked=INCREMENTAL,
+        options=OFF_CHAIN | {"below_everywhere": True},
+    ),
+]
 BREAKS = [
     "preflight.claimed",
     "prepare.effected",
@@ -79,6 +109,8 @@ def row(request: pytest.FixtureRequest) -> Row:
 def guest(lab: Lab, row: Row) -> Iterator[Guest]:
     """One for all tests of a row; it goes on from wherever the test before left it."""
     made = lab.guest(f"way-{row.name}", start=row.start, autostart=True, **row.options)
+    if not row.active and row.options.get("below"):
+        made.visible = made.guest_visible("alpha")
     if row.options.get("disk_format") == "raw":
         made.fill_disk(((0, 2), (30, 1), (70, 2)))
     if row.running:
@@ -122,6 +154,8 @@ def check_everything(running: Stack, row: Row, guest: Guest, record: RunRecord, 
         guest.wait_verified_anew(here)
     if guest.filled:
         guest.check_filled(here)
+    if not row.active and row.options.get("below"):
+        assert guest.guest_visible(here) == guest.visible
 
 
 def test_it_arrives(running: Stack, row: Row, move: Callable[..., RunRecord]) -> None:

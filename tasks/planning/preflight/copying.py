@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from tasks.model.disks import DiskCopy
+from tasks.model.disks import BackingFile, DiskCopy
 from tasks.model.finding import Finding
 from tasks.model.request import EVERY_DISK, Storage
 from tasks.planning import copies
+from tasks.planning.chain import keeps_chain
 from tasks.planning.preflight.registry import blocker, info, rule, warning
 from tasks.planning.situation import Situation
 
@@ -18,25 +19,55 @@ MARGIN_PERCENT = 5
 @rule(
     DISK_COPIED="A disk is copied to a new volume of the destination.",
     NOTHING_TO_COPY="Copying was asked for, and every disk is on shared storage.",
+    NOTHING_INCREMENTAL="An incremental copy was asked for, and no disk that is copied has a file below it.",
+    BACKING_FILE_KEPT="A file below a disk is on both hosts, and stays where it is.",
+    BACKING_FILE_COPIED="A file below a disk is copied as well.",
+    SNAPSHOTS_LOST="An image has internal snapshots, which a copy of a running VM's disk does not have.",
     **copies.CODES,
 )
 def check_copies(s: Situation) -> list[Finding]:
     """Without a volume that is there before, libvirt makes one itself: fully allocated, or over an existing file."""
-    if s.storage is not Storage.COPY:
+    if s.storage is Storage.SHARED:
         return []
     disks = copies.copied_disks(s)
     if not disks:
         message = f"no disk of {s.view.name} needs to be copied"
         return [blocker("NOTHING_TO_COPY", message, "use --storage shared, or name a pool: --pool vda=POOL")]
-    return [_copied(s, p) if isinstance(p, DiskCopy) else p for p in (copies.place(s, d) for d in disks)]
+    placed = [copies.place(s, disk) for disk in disks]
+    findings = [f for p in placed for f in ([p] if isinstance(p, Finding) else _copied(s, p))]
+    if s.storage is Storage.INCREMENTAL and not any(isinstance(p, DiskCopy) and p.backing for p in placed):
+        message = f"no disk of {s.view.name} that is copied has a file below it"
+        findings.append(blocker("NOTHING_INCREMENTAL", message, "use --storage copy"))
+    return findings
 
 
-def _copied(s: Situation, copy: DiskCopy) -> Finding:
+def _copied(s: Situation, copy: DiskCopy) -> list[Finding]:
     message = (
         f"{copy.target}: {copy.source} is copied to {copy.path} on {s.destination.name} "
         f"({mib(copy.allocation_bytes)} of {mib(copy.capacity_bytes)} in use); the source's is kept"
     )
-    return info("DISK_COPIED", message, f"delete {copy.source} on {s.source.name} when the VM has proven itself")
+    hint = f"delete {copy.source} on {s.source.name} when the VM has proven itself"
+    return [info("DISK_COPIED", message, hint), *(_base(s, copy, b) for b in copy.backing), *_snapshots(s, copy)]
+
+
+def _base(s: Situation, copy: DiskCopy, base: BackingFile) -> Finding:
+    below = f"{copy.target}: {base.source_path}, which lies below it,"
+    if base.how == "copied":
+        message = f"{below} is copied to {base.path} on {s.destination.name} ({mib(base.length_bytes)})"
+        return info("BACKING_FILE_COPIED", message)
+    if base.how == "present":
+        message = f"{below} is on {s.destination.name} too; both are compared before, and it is copied if they differ"
+        return info("BACKING_FILE_KEPT", message)
+    return info("BACKING_FILE_KEPT", f"{below} stays where it is, on storage that both hosts have")
+
+
+def _snapshots(s: Situation, copy: DiskCopy) -> list[Finding]:
+    """Only a copy of the file as it is has everything that is in it."""
+    count = sum(image.snapshots for image in s.chains.get(copy.target, ())[:1])
+    if not count or copy.length_bytes:
+        return []
+    message = f"{copy.target}: {copy.source} has {count} internal snapshot(s), which stay behind"
+    return [warning("SNAPSHOTS_LOST", message, "shut the VM down and move it offline to take them along")]
 
 
 @rule(
@@ -80,6 +111,9 @@ def _space(s: Situation, pool: str, placed: list[DiskCopy]) -> list[Finding]:
 
 def _expected(s: Situation, copy: DiskCopy) -> int:
     """A disk with backing files is copied as a whole, and what these hold is not known: at most everything."""
+    copied = sum(base.length_bytes for base in copy.backing if base.how == "copied")
+    if copy.backing:
+        return copied + min(copy.allocation_bytes, copy.capacity_bytes)
     backed = any(d.backing for d in s.domain.disks if d.target == copy.target)
     return copy.capacity_bytes if backed else min(copy.allocation_bytes, copy.capacity_bytes)
 
@@ -89,12 +123,12 @@ def _expected(s: Situation, copy: DiskCopy) -> int:
 )
 def check_flattening(s: Situation) -> list[Finding]:
     """A full copy holds everything that the guest can read, whatever layer it comes from."""
-    copied = {disk.target for disk in copies.copied_disks(s)}
+    copied = set() if keeps_chain(s) else {disk.target for disk in copies.copied_disks(s)}
     return [
         warning(
             "BACKING_CHAIN_FLATTENED",
             f"{d.target}: {d.source} and its backing file {d.backing[0]} are copied into one file",
-            "expect it to take more space there",
+            "expect it to take more space there; --storage incremental keeps them apart",
         )
         for d in s.domain.disks
         if d.target in copied and d.backing

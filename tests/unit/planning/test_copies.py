@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.model.disks import DiskSize, Volume
+from tasks.model.disks import DiskSize, ImageFile, Volume
 from tasks.model.domain import Mark
 from tasks.model.finding import Finding
 from tasks.model.request import Method, Storage
@@ -93,8 +93,7 @@ def test_storage_is_chosen(devices: str, asked: dict[str, object], expected: Sto
 @pytest.mark.parametrize(
     ("method", "asked"),
     [
-        (Method.LIVE, {"storage": "incremental"}),
-        (Method.OFFLINE, {"storage": "incremental"}),
+        (Method.SAVED, {"storage": "incremental"}),
     ],
 )
 def test_storage_that_the_method_cannot_do(method: Method, asked: dict[str, object]) -> None:
@@ -122,11 +121,46 @@ def test_names_bear_the_mark(source: str, expected: str) -> None:
     assert parse_volume_mark(expected) == MARK
 
 
+IMAGES = "/var/lib/libvirt/images"
+TOP = ImageFile(f"{IMAGES}/web.qcow2", "qcow2", 2000, 20, 77, "1.5")
+MIDDLE = ImageFile(f"{IMAGES}/mid.qcow2", "qcow2", 2000, 20, 66, "1.4")
+LOWEST = ImageFile(f"{IMAGES}/base.img", "raw", 2000, 2000, 55, "1.3")
+CHAINED: dict[str, object] = {"sizes": {"vdb": DiskSize(2000, 20)}, "chains": {"vdb": (TOP, MIDDLE, LOWEST)}}
+
+
 def test_a_vm_that_is_shut_off_is_copied_byte_for_byte() -> None:
-    file = Volume("web.qcow2", "/var/lib/libvirt/images/web.qcow2", 2000, 20, "qcow2", length_bytes=77, modified="1.5")
-    (copy,) = copies_of(copying(LOCAL_DISK, offline=True, sizes={}, volumes={"vdb": file}))
+    (copy,) = copies_of(copying(LOCAL_DISK, offline=True, sizes={}, chains={"vdb": (TOP,)}))
     assert (copy.capacity_bytes, copy.length_bytes, copy.modified) == (2000, 77, "1.5")
     assert (copy.source_path, copy.format) == ("/var/lib/libvirt/images/web.qcow2", "qcow2")
+
+
+def test_every_file_of_a_chain_is_copied_lowest_first_and_names_the_one_below_it() -> None:
+    (copy,) = copies_of(copying(LOCAL_DISK, offline=True, **CHAINED))
+    names = [f"{IMAGES}/{stem}.vmferry-m1-2-7-{key}" for stem, key in (("base", "vdb_2"), ("mid", "vdb_1"))]
+    paths = [f"{names[0]}.img", f"{names[1]}.qcow2", copy.path]
+    assert [file.path for file in copy.files] == paths
+    assert [file.below for file in copy.files] == [None, *paths[:2]]
+    assert [file.length_bytes for file in copy.files] == [55, 66, 77]
+    assert [file.key for file in copy.files] == ["vdb_2", "vdb_1", "vdb"]
+
+
+def test_a_running_vms_disk_becomes_one_file_unless_only_its_top_is_asked_for() -> None:
+    (whole,) = copies_of(copying(LOCAL_DISK, **CHAINED))
+    assert (whole.backing, whole.files) == ((), ())
+    (top,) = copies_of(copying(LOCAL_DISK, **CHAINED, storage=Storage.INCREMENTAL))
+    assert [b.how for b in top.backing] == ["copied", "copied"]
+    assert [file.key for file in top.files] == ["vdb_2", "vdb_1"]
+
+
+def test_what_the_destination_has_is_used_only_when_it_is_asked_for_and_of_the_same_length() -> None:
+    there = Volume("base.img", LOWEST.path, 55, 55, length_bytes=55)
+    asked = copying(LOCAL_DISK, **CHAINED, bases={LOWEST.path: there}, storage=Storage.INCREMENTAL)
+    assert [b.how for b in copies_of(asked)[0].backing] == ["copied", "present"]
+    (file,) = copies_of(asked)[0].files
+    assert (file.key, file.below) == ("vdb_1", LOWEST.path)
+    other = replace(asked, bases={LOWEST.path: replace(there, length_bytes=54)})
+    assert [b.how for b in copies_of(other)[0].backing] == ["copied", "copied"]
+    assert copies_of(other)[0].backing[1].copied() == copies_of(other)[0].backing[1]
 
 
 @given(st.integers(0, 10 * 1024**4))

@@ -37,7 +37,7 @@ def test_chooses(asked: str, seen: DomainView, method: Method) -> None:
         ("live", off(), "METHOD_NEEDS_RUNNING_VM"),
         ("offline", view(), "METHOD_NEEDS_SHUT_OFF_VM"),
         ("offline", PAUSED, "METHOD_NEEDS_SHUT_OFF_VM"),
-        ("suspend", view(), "METHOD_NOT_SUPPORTED"),
+        ("suspend", off(), "METHOD_NEEDS_RUNNING_VM"),
         ("saved", view(), "METHOD_NOT_SUPPORTED"),
         ("auto", view(state=DomainState.CRASHED), "STATE_NOT_MOVABLE"),
         ("auto", view(state=DomainState.CRASHED, active=False), "STATE_NOT_MOVABLE"),

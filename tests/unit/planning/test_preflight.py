@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tasks.model.disks import DiskSize, Volume
+from tasks.model.disks import DiskSize, ImageFile, Volume
 from tasks.model.domain import DomainState, JobStats, Mark
 from tasks.model.finding import Severity
 from tasks.model.host import Network, Pool
@@ -118,7 +118,17 @@ def copied(
     return situation(domain_xml(disk), **(values | changes))  # type: ignore[arg-type]
 
 
-FILE = Volume("a.img", LOCAL, 10 * GIB, 2 * GIB, "qcow2", length_bytes=2 * GIB)
+FILE = ImageFile(LOCAL, "qcow2", 10 * GIB, 2 * GIB, 2 * GIB, "1.5")
+BASE = ImageFile("/var/lib/libvirt/images/base.img", "raw", GIB, GIB, GIB, "1.5")
+HIDDEN = replace(BASE, path="/elsewhere/base.img", seen=False)
+
+
+def chained(*below: ImageFile, top: ImageFile = FILE, there: int = 0, storage: str = "copy") -> Situation:
+    """Shut off, with these files below its disk, and perhaps one of some length at the first one's place."""
+    bases = {below[0].path: Volume("b", below[0].path, there, there, length_bytes=there)} if there else {}
+    return replace(copied(offline=True, chains={"vda": (top, *below)}, bases=bases), storage=Storage(storage))
+
+
 LVM = Pool("vg", "logical", active=True, target="/dev/vg")
 LUKS = "<encryption format='luks'/>"
 CHAIN = "<backingStore type='file'><format type='raw'/><source file='/base.img'/><backingStore/></backingStore>"
@@ -140,13 +150,14 @@ CASES = [
     Case("COPY_READONLY", B, copied(file_disk(LOCAL, inside="<readonly/>")), copied()),
     Case("COPY_SHAREABLE", B, copied(file_disk(LOCAL, inside="<shareable/>")), copied()),
     Case("COPY_SIZE_UNSEEN", B, copied(size=None), copied()),
-    Case("COPY_SOURCE_UNSEEN", B, copied(offline=True), copied(offline=True, volumes={"vda": FILE})),
-    Case(
-        "COPY_BACKED",
-        B,
-        copied(offline=True, volumes={"vda": replace(FILE, backing="/base.img")}),
-        copied(offline=True, volumes={"vda": FILE}),
-    ),
+    Case("COPY_SOURCE_UNSEEN", B, copied(offline=True), copied(offline=True, chains={"vda": (FILE,)})),
+    Case("COPY_CHAIN_UNSEEN", B, chained(HIDDEN), chained(BASE)),
+    Case("COPY_DATA_FILE", B, chained(top=replace(FILE, external_data=True)), chained()),
+    Case("NOTHING_INCREMENTAL", B, chained(storage="incremental"), chained(BASE, storage="incremental")),
+    Case("BACKING_FILE_COPIED", I, chained(BASE), chained()),
+    Case("BACKING_FILE_KEPT", I, chained(BASE, there=GIB, storage="incremental"), chained(BASE, storage="incremental")),
+    Case("BACKING_FILE_KEPT", I, chained(replace(BASE, path=f"{SHARED}/base.img")), chained(BASE)),
+    Case("SNAPSHOTS_LOST", W, copied(chains={"vda": (replace(FILE, snapshots=2),)}), copied(chains={"vda": (FILE,)})),
     Case("COPY_POOL_MISSING", B, copied(pool=replace(ROOMY, active=False)), copied()),
     Case("COPY_POOL_MISSING", B, copied(pools={"*": "fast"}), copied(pools={"*": "default"})),
     Case("COPY_POOL_UNFIT", B, copied(pool=LVM, pools={"*": "vg"}), copied()),

@@ -1,0 +1,96 @@
+"""New volumes of the destination: each under a name that only this attempt can have, journaled before it is made."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tasks.model.disks import BackingFile, DiskCopy, VolumeOrder
+from tasks.model.errors import OperatorMustFix
+from tasks.planning.chunks import chunks_of
+from tasks.steps.run import StepRun
+from tasks.steps.survey import describe_copy
+
+
+def settle_bases(run: StepRun) -> None:
+    """Compare the files below the disks that both hosts have: one that differs is copied instead of used."""
+    copies = []
+    for copy in run.record.copies:
+        bases = tuple(_settle(run, base) for base in copy.backing)
+        copies.append(copy.model_copy(update={"backing": bases}))
+    if tuple(copies) != run.record.copies:
+        run.save(copies=tuple(copies))
+
+
+def make_file_volumes(run: StepRun) -> None:
+    """Room for everything that is copied byte for byte, and for disks that are mirrored without a file below them."""
+    for copy in run.record.copies:
+        for file in copy.files:
+            run.interrupt_if_asked()
+            # What is copied byte for byte brings its format along.
+            order = VolumeOrder(file.pool, file.volume, "raw", file.length_bytes)
+            _make(run, order, file.path, f"volume {file.volume} in pool {file.pool} on {run.destination}")
+        if not copy.length_bytes and not copy.backing:
+            _make_mirrored(run, copy)
+
+
+def make_overlays(run: StepRun) -> None:
+    """Volumes of mirrored disks that keep the files below them, which have arrived by now."""
+    for copy in run.record.copies:
+        if not copy.length_bytes and copy.backing:
+            _make_mirrored(run, copy)
+
+
+def _make_mirrored(run: StepRun, copy: DiskCopy) -> None:
+    run.interrupt_if_asked()
+    order = VolumeOrder(copy.pool, copy.volume, copy.format, copy.capacity_bytes)
+    if copy.backing:
+        order = VolumeOrder(
+            copy.pool, copy.volume, copy.format, copy.capacity_bytes, copy.backing[0].path, copy.backing[0].format
+        )
+    _make(run, order, copy.path, describe_copy(copy, run.destination))
+
+
+def _make(run: StepRun, order: VolumeOrder, path: str, words: str) -> None:
+    name = f"{order.pool}/{order.name}"
+    begun = run.intent("destination_volume", run.destination, name) is not None
+    if not begun and run.hypervisor.find_volume(run.destination, order.pool, order.name) is not None:
+        # Before anything is journaled: rollback deletes what the journal names, and this is not ours.
+        message = f"{run.destination}: pool {order.pool} already has a volume {order.name}"
+        raise OperatorMustFix("VOLUME_EXISTS", message, "nobody should have: look at it; nothing is overwritten")
+
+    def make() -> None:
+        if begun:  # an owner that died may have made it, or half of it, and nothing has been written to it since
+            run.hypervisor.delete_volume(run.destination, order.pool, order.name)
+        made = run.hypervisor.create_volume(run.destination, order)
+        if (made.path, made.capacity_bytes) != (path, order.capacity_bytes):
+            message = f"the new volume is {made.path} with {made.capacity_bytes} bytes"
+            hint = f"expected {path} with {order.capacity_bytes}: was the pool changed meanwhile?"
+            raise OperatorMustFix("VOLUME_UNFIT", message, hint)
+
+    run.effect("destination_volume", run.destination, "", make, name=name, created=words)
+
+
+def _settle(run: StepRun, base: BackingFile) -> BackingFile:
+    if base.how != "present":
+        return base
+    there = run.hypervisor.find_volume_at(run.destination, base.path)
+    if there is None or there.length_bytes != base.length_bytes:
+        return base.copied()
+    here = _digest(run, run.source, base.source_path, base.length_bytes, base.modified)
+    same = here == _digest(run, run.destination, base.path, there.length_bytes, there.modified)
+    return base if same else base.copied()
+
+
+def _digest(run: StepRun, host: str, path: str, length: int, modified: str) -> str:
+    """Of a file's whole content; remembered for as long as its size and the time of its last change stay the same."""
+    key = f"{host}:{path}:{length}:{modified}"
+    known = run.store.recall_digest(key)
+    if known is not None:
+        return known
+    sums = [
+        run.hypervisor.hash_chunk(host, path, offset, size, lambda _: run.interrupt_if_asked())
+        for offset, size in chunks_of(length)
+    ]
+    digest = hashlib.sha256(" ".join(sums).encode()).hexdigest()
+    run.store.remember_digest(key, digest)
+    return digest
