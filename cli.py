@@ -164,8 +164,8 @@ Source = Annotated[
     str | None,
     typer.Option("--from", metavar="HOST", help="Source; found by looking when absent.", autocompletion=complete_host),
 ]
-MethodOption = Annotated[str, typer.Option(help="auto, live or offline.")]
-StorageOption = Annotated[str, typer.Option(help="auto, shared or copy.")]
+MethodOption = Annotated[str, typer.Option(help="auto, live, suspend or offline.")]
+StorageOption = Annotated[str, typer.Option(help="auto, shared, copy or incremental.")]
 PoolOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -173,6 +173,13 @@ PoolOption = Annotated[
         metavar="[DISK=]POOL",
         help="Destination pool of a disk that is copied (vda=fast), or of all.",
     ),
+]
+DeviceOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DISK=DEVICE", help="Existing block device of the destination that a disk is written to."),
+]
+SizeOption = Annotated[
+    list[str] | None, typer.Option(metavar="DISK=SIZE", help="Grow a copied disk when it has arrived (vda=20G).")
 ]
 AcceptOption = Annotated[
     list[str] | None, typer.Option(metavar="CODE", help="A finding that shall not stand in the way; may be repeated.")
@@ -188,12 +195,20 @@ def _values(
     storage: str,
     policy: str,
     pool: list[str] | None,
+    device: list[str] | None,
+    size: list[str] | None,
     accept: list[str] | None,
 ) -> dict[str, Any]:
-    from tasks.model.request import parse_pools
+    from tasks.model.request import parse_devices, parse_pools, parse_sizes
 
     values = {"vm": vm, "destination": to, "source": source, "method": method, "storage": storage, "policy": policy}
-    return values | ({"pools": parse_pools(pool)} if pool else {}) | ({"accept": accept} if accept else {})
+    more = {
+        "pools": parse_pools(pool or []),
+        "devices": parse_devices(device or []),
+        "sizes": parse_sizes(size or []),
+        "accept": accept,
+    }
+    return values | {name: value for name, value in more.items() if value}
 
 
 @app.command()
@@ -204,6 +219,8 @@ def plan(
     method: MethodOption = "auto",
     storage: StorageOption = "auto",
     pool: PoolOption = None,
+    device: DeviceOption = None,
+    size: SizeOption = None,
     accept: AcceptOption = None,
     policy: PolicyOption = "default",
     as_json: JsonOption = False,
@@ -212,7 +229,7 @@ def plan(
     from tasks.rendering.plans import print_plan
 
     with _client() as client:
-        made = client.plan(_values(vm, to, source, method, storage, policy, pool, accept))
+        made = client.plan(_values(vm, to, source, method, storage, policy, pool, device, size, accept))
     typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
     raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
 
@@ -277,6 +294,8 @@ def migrate(
     method: MethodOption = "auto",
     storage: StorageOption = "auto",
     pool: PoolOption = None,
+    device: DeviceOption = None,
+    size: SizeOption = None,
     accept: AcceptOption = None,
     policy: PolicyOption = "default",
     run_id: Annotated[str | None, typer.Option("--id", help="Idempotency key; made up when absent.")] = None,
@@ -285,7 +304,9 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Enqueue a migration; with --wait the exit code tells how it ended."""
-    values = _values(vm, to, source, method, storage, policy, pool, accept) | {"labels": _labels(label or [])}
+    values = _values(vm, to, source, method, storage, policy, pool, device, size, accept) | {
+        "labels": _labels(label or [])
+    }
     with _client() as client:
         record = client.submit(values, run_id=run_id)
         if wait:

@@ -32,6 +32,8 @@ def _signature(
     labels: Any = None,
     *,
     pools: Any = None,
+    devices: Any = None,
+    sizes: Any = None,
     accept: Any = None,
 ) -> None:
     """The arguments of ``tasks.migrate``, in their order; later ones have to be named."""
@@ -43,7 +45,7 @@ def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any
     except TypeError as error:
         raise InvalidRequest("INVALID_REQUEST", f"tasks.migrate: {error}", "see the arguments in the README") from None
     run_id = values.pop("id", None)
-    for name in ("labels", "pools", "accept"):
+    for name in ("labels", "pools", "devices", "sizes", "accept"):
         if values.get(name, ...) is None:
             del values[name]
     return values, run_id

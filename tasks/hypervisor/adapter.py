@@ -105,6 +105,19 @@ class LibvirtHypervisor:
         with self._reading(host) as connection:
             return streams.read_piece(connection, path, offset, length)
 
+    def write_zeros(self, host: str, path: str, offset: int, length: int) -> None:
+        """See the port."""
+        with self._reading(host) as connection:
+            streams.write_zeros(connection, path, offset, length)
+
+    def find_users(self, host: str, path: str) -> tuple[str, ...]:
+        """See the port."""
+        return self._read(host, lambda connection: guest.find_users(connection, path))
+
+    def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
+        """See the port."""
+        self._change(host, lambda connection: volumes.resize(connection, uuid, target, path, capacity_bytes))
+
     def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
         """See the port."""
         with self._reading(host) as connection:

@@ -132,6 +132,21 @@ def read_piece(connection: Connection, path: str, offset: int, length: int) -> b
     return b"".join(piece or bytes(hole) for piece, hole in _Reader(connection, path, offset, length))
 
 
+def write_zeros(connection: Connection, path: str, offset: int, length: int) -> None:
+    """Zeros instead of a small piece of a volume.
+
+    Raises:
+        Broken
+    """
+    writer = _Writer(connection, ChunkOrder("", "", "", path, offset, length, fresh=False))
+    try:
+        writer.hole(length)
+        writer.finish()
+    except BaseException:
+        writer.abort()
+        raise
+
+
 def hash_chunk(connection: Connection, path: str, offset: int, length: int, tick: Tick) -> str:
     """The checksum of one piece of a volume's file, read again from where it is stored."""
     reader, digest = _Reader(connection, path, offset, length), Digest()
@@ -192,8 +207,8 @@ class _Writer:
         flags = libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM if order.fresh else 0
         with _side(reading=False):
             self._stream: Any = connection.newStream(0)
-            pool = connection.storagePoolLookupByName(order.pool)
-            pool.storageVolLookupByName(order.volume).upload(self._stream, order.offset, order.length, flags)
+            volume = connection.storageVolLookupByPath(order.destination_path)
+            volume.upload(self._stream, order.offset, order.length, flags)
 
     def data(self, piece: bytes) -> None:
         view = memoryview(piece)

@@ -15,6 +15,8 @@ from tasks.model.disks import DiskSize, Volume, VolumeOrder
 from tasks.model.errors import OperatorMustFix, RetryLater
 from tasks.model.host import Pool
 
+LOGICAL = "logical"
+"""Pools of LVM."""
 VOLUME_MODE = "0600"
 """Disks hold everything that the guest knows: nobody else reads them. libvirt hands them to QEMU's user itself."""
 
@@ -59,7 +61,9 @@ def create(connection: Connection, host: str, order: VolumeOrder) -> Volume:
     if _look_up(pool, order.name) is not None:
         message = f"{host}: pool {order.pool} already has a volume {order.name}"
         raise OperatorMustFix("VOLUME_EXISTS", message, "look at it; nothing is ever overwritten")
-    return parse_volume(pool.createXML(volume_xml(order), 0).XMLDesc())
+    # A logical volume that is not allocated as a whole would be a snapshot, which dies when it is full.
+    full = parse_pool(pool.XMLDesc(), active=True).type == LOGICAL
+    return parse_volume(pool.createXML(volume_xml(order, full=full), 0).XMLDesc())
 
 
 def delete(connection: Connection, host: str, pool: str, name: str) -> None:
@@ -69,15 +73,27 @@ def delete(connection: Connection, host: str, pool: str, name: str) -> None:
         found.delete(0)
 
 
-def volume_xml(order: VolumeOrder) -> str:
-    """A new volume: nothing allocated, so that a copy takes up what its source does.
+def resize(connection: Connection, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
+    """See the port."""
+    domain = guest.demand(connection, uuid)
+    if domain.isActive():
+        if domain.blockInfo(target)[0] < capacity_bytes:
+            domain.blockResize(target, capacity_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+        return
+    volume = connection.storageVolLookupByPath(path)
+    if volume.info()[1] < capacity_bytes:
+        volume.resize(capacity_bytes)
+
+
+def volume_xml(order: VolumeOrder, *, full: bool = False) -> str:
+    """A new volume: nothing allocated, so that a copy takes up what its source does; or everything, when ``full``.
 
     libvirt's own precreation allocates the whole disk (it asks for preallocated metadata).
     """
     root = etree.Element("volume")
     etree.SubElement(root, "name").text = order.name
     etree.SubElement(root, "capacity", unit="B").text = str(order.capacity_bytes)
-    etree.SubElement(root, "allocation", unit="B").text = "0"
+    etree.SubElement(root, "allocation", unit="B").text = str(order.capacity_bytes if full else 0)
     target = etree.SubElement(root, "target")
     etree.SubElement(target, "format", type=order.format)
     permissions = etree.SubElement(target, "permissions")

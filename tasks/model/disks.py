@@ -42,6 +42,8 @@ class FileCopy:
     pool: str
     volume: str
     path: str
+    device: bool
+    """It exists already, and is no volume of ours."""
     below: str | None
     """The file below it on the destination, which its header has to name; None when there is none."""
 
@@ -71,6 +73,12 @@ class DiskCopy(Frozen):
     """Length of the file when it is copied byte for byte through the worker; 0: the hypervisor mirrors the disk."""
     modified: str = ""
     """When the file was last written, as the source says; it must not change while it is copied."""
+    kind: Literal["file", "block", "volume"] = "file"
+    """How the destination's definition names it."""
+    device: bool = False
+    """It is written to a device that exists, instead of a new volume."""
+    grow_bytes: int = 0
+    """What it is grown to at the end; 0: it stays as it is."""
     backing: tuple[BackingFile, ...] = ()
     """The files below it that it keeps, top first; without them a mirrored disk becomes one file of its own."""
 
@@ -80,7 +88,15 @@ class DiskCopy(Frozen):
         lower = [*(b.path for b in self.backing[1:]), None]
         found = [
             FileCopy(
-                f"{self.target}_{n}", b.source_path, b.length_bytes, b.modified, b.pool, b.volume, b.path, lower[n - 1]
+                f"{self.target}_{n}",
+                b.source_path,
+                b.length_bytes,
+                b.modified,
+                b.pool,
+                b.volume,
+                b.path,
+                False,
+                lower[n - 1],
             )
             for n, b in enumerate(self.backing, 1)
             if b.how == "copied"
@@ -97,6 +113,7 @@ class DiskCopy(Frozen):
                     self.pool,
                     self.volume,
                     self.path,
+                    self.device,
                     below,
                 )
             )
@@ -122,6 +139,18 @@ class ImageFile:
     """The guest's data is in another file."""
     seen: bool = True
     """A pool of its host shows it; of a file that is not, only the path and the format are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """A block device of the destination that a disk shall be written to."""
+
+    path: str
+    capacity_bytes: int
+    empty: bool
+    """The first and the last MiB are all zeros: no file system, no partition table, no label of any kind."""
+    users: tuple[str, ...]
+    """Domains of its host that name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +199,8 @@ class ChunkOrder:
     """Inventory name."""
     source_path: str
     destination: str
-    pool: str
-    volume: str
+    destination_path: str
+    """A volume of an active pool."""
     offset: int
     length: int
     fresh: bool

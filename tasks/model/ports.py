@@ -84,6 +84,15 @@ class Hypervisor(Protocol):
     def read_piece(self, host: str, path: str, offset: int, length: int) -> bytes:
         """A small piece of a file, which must not end after the file does, as one who reads it sees it."""
 
+    def write_zeros(self, host: str, path: str, offset: int, length: int) -> None:
+        """Zeros instead of a small piece of a volume."""
+
+    def find_users(self, host: str, path: str) -> Sequence[str]:
+        """Names of the host's domains that name a file or device, in their live or inactive definition."""
+
+    def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
+        """Grow a domain's disk, which is a volume: through its hypervisor when it is active. Never shrinks."""
+
     def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
         """The checksum of one piece of a file, read from the host; equal for equal contents, whatever is a hole."""
 

@@ -54,6 +54,8 @@ HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 PolicyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 DiskName = Annotated[str, StringConstraints(pattern=r"^(\*|[A-Za-z0-9_]{1,32})$")]
 PoolName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/]+$")]
+DevicePath = Annotated[str, StringConstraints(max_length=1024, pattern=r"^(/[^\x00-\x1f\x7f/]+)+$")]
+DiskBytes = Annotated[int, Field(gt=0, le=2**63 - 1)]
 FindingCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 Label = Annotated[str, StringConstraints(max_length=255)]
 
@@ -75,6 +77,10 @@ class MigrationRequest(BaseModel):
     """Storage pool of the destination for each disk that is copied, by its guest-side name (``vda``); ``*`` stands for
     all that are not named. A disk that is named is copied even when it is on shared storage. Absent: the pool of the
     same name as on the source, else one with the same directory."""
+    devices: dict[DiskName, DevicePath] = Field(default_factory=dict, max_length=64)
+    """Existing block device of the destination that a disk is written to, by the disk's guest-side name."""
+    sizes: dict[DiskName, DiskBytes] = Field(default_factory=dict, max_length=64)
+    """Size that a copied disk is grown to at the end, bytes, by its guest-side name; it never shrinks."""
     accept: list[FindingCode] = Field(default_factory=list, max_length=32)
     """Codes of findings that shall not stand in the way: warnings, and those blockers that may be accepted."""
     policy: PolicyName = "default"
@@ -120,6 +126,38 @@ def parse_pools(words: Sequence[str]) -> dict[str, str]:
             raise InvalidRequest("INVALID_REQUEST", f"two pools are named for {which}", "name each disk once")
         pools[disk] = pool
     return pools
+
+
+def parse_devices(words: Sequence[str]) -> dict[str, str]:
+    """Devices as people type them: ``vda=/dev/vg0/web``.
+
+    Raises:
+        InvalidRequest: code ``INVALID_REQUEST``.
+    """
+    return dict(_pair(word, "vda=/dev/vg0/web") for word in words)
+
+
+def parse_sizes(words: Sequence[str]) -> dict[str, int]:
+    """Sizes as people type them: ``vda=20G``; K, M, G and T are powers of 1024.
+
+    Raises:
+        InvalidRequest: code ``INVALID_REQUEST``.
+    """
+    return {disk: _bytes(size) for disk, size in (_pair(word, "vda=20G") for word in words)}
+
+
+def _pair(word: str, example: str) -> tuple[str, str]:
+    disk, equals, value = word.partition("=")
+    if not equals or not disk or not value:
+        raise InvalidRequest("INVALID_REQUEST", f"{word!r:.80} names no disk and value", f"for example {example}")
+    return disk, value
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,19})([KMGT]?)(i?B)?", text, re.IGNORECASE)
+    if found is None:
+        raise InvalidRequest("INVALID_REQUEST", f"{text!r:.40} is no size", "for example 20G, or 21474836480")
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[found[2].upper()]
 
 
 def parse_id(value: object) -> str:

@@ -122,11 +122,13 @@ class Progress(Frozen):
 JournalKind = Literal[
     "source_mark",
     "source_autostart",
+    "destination_device",
     "destination_volume",
     "destination_definition",
     "transfer",
     "source_undefine",
     "destination_autostart",
+    "destination_resize",
 ]
 
 
@@ -209,6 +211,8 @@ class RunRecord(Control):
     """The piece that is being written, ``<target>.<number>``: whoever goes on with it must not leave holes out."""
     kept: tuple[str, ...] = ()
     """What is left on the source on purpose after a success, in words for people."""
+    left_to_do: tuple[str, ...] = ()
+    """What a person still has to do after a success, in words for people."""
     timings: tuple[StepTiming, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
     tries: int = 0

@@ -13,7 +13,7 @@ from tasks.planning.chain import CODES as CHAIN_CODES
 from tasks.planning.chain import FORMATS, check_chain, place_chain
 from tasks.planning.situation import Situation
 from tasks.planning.storage import is_copied
-from tasks.planning.volume_name import mark_volume_name
+from tasks.planning.volume_name import MAX_BYTES, mark_volume_name
 
 CODES = {
     "COPY_NOT_ATTACHED": "A disk is not attached to the running VM, only defined for its next start.",
@@ -30,6 +30,11 @@ CODES = {
 
 FILE_POOLS = ("dir", "fs", "netfs")
 """Types of pools whose volumes are files in a directory."""
+DEVICE_POOLS = ("logical",)
+"""Types of pools whose volumes are block devices, which hold raw disks."""
+LONGEST_LV = 126
+"""LVM's limit for the name of a logical volume."""
+NO_POOL = Pool("", "", active=False, target=None)
 UNMARKED = Mark("ID", 1, 0)
 """Stands for the mark in a dry run."""
 
@@ -54,26 +59,45 @@ def place(s: Situation, disk: Disk) -> DiskCopy | Finding:
     found = _measured(s, disk)
     if isinstance(found, Finding):
         return found
-    pool = _choose_pool(s, disk)
+    # What speaks against a device that was named, the rule about devices says.
+    pool = (
+        None
+        if disk.target in s.request.devices and not place_chain(s, disk, NO_POOL, UNMARKED)
+        else _choose_pool(s, disk)
+    )
     if isinstance(pool, Finding):
         return pool
-    mark = s.mark or UNMARKED
-    volume = mark_volume_name(disk.source or "", disk.target, mark)
+    return _copy(s, disk, found, pool)
+
+
+def _copy(s: Situation, disk: Disk, found: DiskSize | ImageFile, pool: Pool | None) -> DiskCopy:
+    mark, device = s.mark or UNMARKED, s.request.devices.get(disk.target)
     file = found if isinstance(found, ImageFile) else None
+    logical = pool is not None and pool.type in DEVICE_POOLS
+    volume = mark_volume_name(disk.source or "", disk.target, mark, LONGEST_LV if logical else MAX_BYTES)
     return DiskCopy(
         target=disk.target,
         source=disk.source or "",
         format=disk.driver_format or "raw",
         capacity_bytes=found.capacity_bytes,
         allocation_bytes=found.allocation_bytes,
-        pool=pool.name,
-        volume=volume,
-        path=join(pool.target or "/", volume),
+        pool="" if device or pool is None else pool.name,
+        volume="" if device else volume,
+        path=device if device else join((pool.target if pool else "") or "/", volume),
+        kind="block" if device else "volume" if disk.type == "volume" else "block" if logical else "file",
+        device=device is not None,
+        grow_bytes=s.request.sizes.get(disk.target, 0),
         source_path=file.path if file else "",
         length_bytes=file.length_bytes if file else 0,
         modified=file.modified if file else "",
-        backing=place_chain(s, disk, pool, mark),
+        backing=place_chain(s, disk, pool, mark) if pool else (),
     )
+
+
+def measure(s: Situation, disk: Disk) -> DiskSize | ImageFile | None:
+    """What is known of the source; None when nothing is."""
+    found = _measured(s, disk)
+    return None if isinstance(found, Finding) else found
 
 
 def _measured(s: Situation, disk: Disk) -> DiskSize | ImageFile | Finding:
@@ -123,8 +147,13 @@ def _choose_pool(s: Situation, disk: Disk) -> Pool | Finding:
         names = ", ".join(p.name for p in pools if p.type in FILE_POOLS) or "none"
         hint = f"name one: --pool {disk.target}=POOL (active there: {names})"
         return _blocker("COPY_POOL_MISSING", f"{disk.target}: {s.destination.name} has no active {wanted}", hint)
-    if found.type not in FILE_POOLS or not found.target:
-        message = f"{disk.target}: pool {found.name} of {s.destination.name} is of type {found.type}: no files"
+    chained = bool(place_chain(s, disk, NO_POOL, UNMARKED))
+    raw = (disk.driver_format or "raw") == "raw" and not chained
+    if found.type not in (FILE_POOLS + DEVICE_POOLS if raw else FILE_POOLS) or not found.target:
+        message = (
+            f"{disk.target}: pool {found.name} of {s.destination.name} is of type {found.type}, "
+            f"which does not take {'a raw disk' if raw else f'{disk.driver_format} files'}"
+        )
         return _blocker("COPY_POOL_UNFIT", message, f"name another pool: --pool {disk.target}=POOL")
     return found
 

@@ -15,6 +15,10 @@ from tasks.planning.xml_tree import Element, parse_domain_tree, to_text
 __all__ = ["CHANGES", "Change", "Crossing", "build_destination_xml", "same_definition"]
 
 
+PLACES = ("file", "dev", "pool", "volume", "mode")
+"""Attributes of a disk's source that say where it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Crossing:
     """What a change may know."""
@@ -59,11 +63,15 @@ def place_copied_disks(root: Element, crossing: Crossing) -> None:
         copy = copies.get((target.get("dev", "") if target is not None else "", source_of(disk) or ""))
         if copy is None or source is None:
             continue
-        if disk.get("type") == "volume":
+        for name in PLACES:
+            if name in source.attrib:
+                del source.attrib[name]
+        disk.set("type", copy.kind)
+        if copy.kind == "volume":
             source.set("pool", copy.pool)
             source.set("volume", copy.volume)
         else:
-            source.set("file", copy.path)
+            source.set("dev" if copy.kind == "block" else "file", copy.path)
         for chain in disk.findall("backingStore"):
             disk.remove(chain)
 

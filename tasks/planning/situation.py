@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tasks.model.disks import DiskSize, ImageFile, Volume
+from tasks.model.disks import DeviceFacts, DiskSize, ImageFile, Volume
 from tasks.model.domain import Disk, Domain, DomainView, Interface, Mark, Resource
 from tasks.model.host import HostFacts
 from tasks.model.request import Method, MigrationRequest, Storage
@@ -38,6 +38,8 @@ class Situation:
     """Guest-side name -> files of the source, top first, of the disks that are copied and that a pool shows."""
     bases: Mapping[str, Volume] = field(default_factory=dict)
     """Path of a file below a disk -> what the destination has there."""
+    devices: Mapping[str, DeviceFacts] = field(default_factory=dict)
+    """Guest-side name -> device of the destination that the disk shall be written to, of those that a pool shows."""
     mark: Mark | None = None
     """What objects made by this migration are marked with; None for a dry run."""
     run_id: str = ""

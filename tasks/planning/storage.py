@@ -21,6 +21,8 @@ SUPPORTED = {
     Method.SAVED: (Storage.SHARED, Storage.COPY),
     Method.OFFLINE: (Storage.SHARED, Storage.COPY, Storage.INCREMENTAL),
 }
+SAME_DEVICE = "DISK_SHARING_UNPROVEN"
+"""The finding that a person accepts who knows that both hosts have the same device under the same path."""
 MEDIUM_DEVICES = frozenset({"cdrom", "floppy"})
 NETWORK_POOLS = frozenset({"rbd", "gluster", "iscsi-direct", "sheepdog"})
 """Pools whose volumes QEMU reaches over the network itself."""
@@ -47,14 +49,14 @@ def choose_storage(
     if request.storage != AUTO:
         asked = Storage(request.storage)
         return StorageChoice(asked, "storage as asked for") if asked in SUPPORTED[method] else _refuse(asked, method)
-    if request.pools:
-        named = StorageChoice(Storage.COPY, "a pool was named: disks are copied to it")
+    if request.pools or request.devices:
+        named = StorageChoice(Storage.COPY, "a pool or device was named: disks are copied to it")
         return named if can_copy else _refuse(Storage.COPY, method)
     local = {
         d.target: None
         for one in definitions
         for d in one.disks
-        if can_be_copied(d) and not _shared(d, source, destination)
+        if d.type != "block" and can_be_copied(d) and not _shared(d, source, destination)
     }
     if local and can_copy:
         return StorageChoice(Storage.COPY, f"{', '.join(local)} copied, being on storage of {source.name} alone")
@@ -63,14 +65,18 @@ def choose_storage(
 
 def can_be_copied(disk: Disk) -> bool:
     """Whether it holds the VM's own data, in a form that a copy can be made of at all."""
-    return disk.device not in MEDIUM_DEVICES and disk.type in ("file", "volume") and bool(disk.source)
+    return disk.device == "disk" and disk.type in ("file", "volume", "block") and bool(disk.source)
 
 
 def is_copied(disk: Disk, request: MigrationRequest, source: HostFacts, destination: HostFacts) -> bool:
     """Whether a disk goes by copy unless the storage is ``shared``: what is not proven to be, and what was named."""
     if not can_be_copied(disk):
         return False
-    if disk.target in request.pools or not _shared(disk, source, destination):
+    if disk.target in request.devices or disk.target in request.pools:
+        return True
+    if disk.type == "block" and SAME_DEVICE in request.accept:
+        return False
+    if not _shared(disk, source, destination):
         return True
     return EVERY_DISK in request.pools and not disk.readonly and not disk.shareable
 
@@ -81,6 +87,8 @@ def _shared(disk: Disk, source: HostFacts, destination: HostFacts) -> bool:
 
 def sharing_of(disk: Disk, source: HostFacts, destination: HostFacts) -> Sharing:
     """Whether both hosts see the same file or volume, as far as libvirt's storage pools can prove it."""
+    if disk.type == "block":
+        return Sharing(False, "a block device may be another one on each host")
     if disk.type == "volume":
         return _sharing_of_volume(disk.source or "", source, destination)
     return find_sharing(disk.source or "", source, destination)

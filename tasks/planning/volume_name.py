@@ -19,15 +19,15 @@ MARKED = re.compile(
 PLAIN = re.compile(r"^(?P<stem>.+?)(?P<suffix>\.[A-Za-z0-9]{1,8})?$")
 
 
-def mark_volume_name(source: str, target: str, mark: Mark) -> str:
-    """The name of the volume made for a disk; ``source`` is a path or ``pool/volume``.
+def mark_volume_name(source: str, target: str, mark: Mark, longest: int = MAX_BYTES) -> str:
+    """The name of the volume made for a disk; ``source`` is a path or ``pool/volume``, ``longest`` in bytes.
 
     A mark that the source bears from an earlier move is replaced, so that names do not grow.
     """
     plain = MARKED.match(basename(source)) or PLAIN.match(basename(source) or target)
     stem, suffix = (plain["stem"] or target, plain["suffix"] or "") if plain else (target, "")
     tail = f".vmferry-{mark.id}-{mark.attempt}-{mark.fence}-{target}{suffix}"
-    room = MAX_BYTES - len(tail.encode())
+    room = longest - len(tail.encode())
     return stem.encode()[:room].decode(errors="ignore") + tail
 
 

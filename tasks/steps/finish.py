@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
+
 from tasks.model.domain import DomainView
-from tasks.model.errors import OutcomeUnknown
+from tasks.model.errors import HypervisorError, OutcomeUnknown, RetryLater
 from tasks.model.request import Method
 from tasks.model.run import State
 from tasks.planning.outcome import describe, is_ours
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Settle, Verdict
+
+log = logging.getLogger(__name__)
 
 
 def run(run: StepRun) -> Verdict:
@@ -30,9 +35,33 @@ def run(run: StepRun) -> Verdict:
         )
     if run.record.copies:
         run.save(kept=tuple(f"{copy.source} ({copy.target}) on {run.source}" for copy in run.record.copies))
+    _grow(run)
     run.lease.check()
     run.hypervisor.remove_mark(run.destination, run.uuid)
     return Settle(State.SUCCEEDED)
+
+
+def _grow(run: StepRun) -> None:
+    """Disks that shall be larger than they were; the VM has moved, so that what does not work is left to a person."""
+    for copy in run.record.copies:
+        if not copy.grow_bytes:
+            continue
+        try:
+            run.effect(
+                "destination_resize",
+                run.destination,
+                "",
+                partial(run.hypervisor.resize_disk, run.destination, run.uuid, copy.target, copy.path, copy.grow_bytes),
+                name=copy.target,
+            )
+        except RetryLater:
+            raise
+        except HypervisorError as error:
+            log.warning("%s of %s was not grown: %s", copy.target, run.record.vm, error)
+            todo = (
+                f"grow {copy.target}: virsh blockresize {run.uuid} {copy.target} {copy.grow_bytes}B ({error.message})"
+            )
+            run.save(left_to_do=(*run.record.left_to_do, todo))
 
 
 def _check_still_moved(run: StepRun, source: DomainView | None, destination: DomainView | None) -> None:

@@ -10,6 +10,7 @@ from tasks.model.errors import HypervisorError, OperatorMustFix, RetryLater
 from tasks.model.run import ErrorInfo, JournalEntry, State
 from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.planning.volume_name import parse_volume_mark
+from tasks.steps.devices import release_device
 from tasks.steps.live import SETTLING, watch
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Forward, Settle, Verdict
@@ -125,11 +126,13 @@ def _nothing(run: StepRun, entry: JournalEntry) -> None:
 UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "source_mark": _undo_mark,
     "source_autostart": _undo_autostart,
+    "destination_device": release_device,
     "destination_volume": _undo_volume,
     "destination_definition": _undo_definition,
     "transfer": _undo_definition,
     "source_undefine": _nothing,
     "destination_autostart": _nothing,
+    "destination_resize": _nothing,
 }
 
 

@@ -26,6 +26,9 @@ class Store(Protocol):
     def now(self) -> float:
         """Redis TIME."""
 
+    def active(self) -> list[RunRecord]:
+        """Migrations that are under way."""
+
     def recall_digest(self, key: str) -> str | None:
         """What was remembered of a file."""
 

@@ -18,6 +18,7 @@ from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.preflight import Situation, run_rules
 from tasks.planning.storage import choose_storage
+from tasks.steps.devices import look_at_device
 from tasks.steps.images import read_chain
 from tasks.steps.locate import Sightings, choose_source, look_everywhere
 
@@ -103,9 +104,12 @@ def _measure(hypervisor: Hypervisor, situation: Situation) -> Situation:
     if situation.live:
         targets = [disk.target for disk in disks]
         situation = replace(situation, sizes=hypervisor.fetch_disk_sizes(host, situation.view.uuid, targets))
+    named = {d.target: s for d in disks if (s := situation.request.devices.get(d.target)) is not None}
+    seen = {target: look_at_device(hypervisor, situation.destination.name, path) for target, path in named.items()}
+    situation = replace(situation, devices={target: facts for target, facts in seen.items() if facts is not None})
     chains = {disk.target: read_chain(hypervisor, host, disk) for disk in disks}
     situation = replace(situation, chains=chains, bases=_bases(hypervisor, situation.destination.name, chains))
-    used = {copy.pool for copy in copies_of(situation)}
+    used = {copy.pool for copy in copies_of(situation)} - {""}
     there = situation.destination
     pools = tuple(hypervisor.refresh_pool(there.name, p.name) if p.name in used else p for p in there.pools)
     return replace(situation, destination=replace(there, pools=pools))
@@ -186,4 +190,6 @@ def _creates(s: Situation) -> tuple[str, ...]:
 def describe_copy(copy: DiskCopy, destination: str) -> str:
     """The new volume, for people."""
     size = f"{copy.format}, {-(-copy.capacity_bytes // 1024**2)} MiB"
+    if copy.device:
+        return f"contents of {copy.path} on {destination} ({size})"
     return f"volume {copy.volume} in pool {copy.pool} on {destination} ({size})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.model.disks import DiskCopy
+from tasks.model.disks import DiskCopy, DiskSize
 from tasks.model.domain import DomainView
 from tasks.model.errors import OutcomeUnknown
 from tasks.model.request import Method
@@ -74,10 +74,17 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
             problems.append(f"{copy.target} is {now.get(copy.target)} instead of {copy.path}")
         elif copy.backing and (below := _below(run, copy)) != copy.backing[0].path:
             problems.append(f"{copy.target} lies on {below} instead of {copy.backing[0].path}")
-        elif (size := sizes.get(copy.target)) is None or size.capacity_bytes != copy.capacity_bytes:
+        elif (size := sizes.get(copy.target)) is None or not _fits(copy, size):
             seen = "of unknown size" if size is None else f"of {size.capacity_bytes} bytes"
             problems.append(f"{copy.target} is {seen} instead of {copy.capacity_bytes}")
     return problems
+
+
+def _fits(copy: DiskCopy, size: DiskSize) -> bool:
+    """Files have exactly the size that the guest saw before; a device may be larger."""
+    if copy.kind == "file":
+        return size.capacity_bytes == copy.capacity_bytes
+    return size.capacity_bytes >= copy.capacity_bytes
 
 
 def _below(run: StepRun, copy: DiskCopy) -> str | None:

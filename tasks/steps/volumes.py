@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from tasks.model.disks import BackingFile, DiskCopy, VolumeOrder
 from tasks.model.errors import OperatorMustFix
@@ -25,11 +26,13 @@ def make_file_volumes(run: StepRun) -> None:
     """Room for everything that is copied byte for byte, and for disks that are mirrored without a file below them."""
     for copy in run.record.copies:
         for file in copy.files:
+            if file.device:
+                continue
             run.interrupt_if_asked()
             # What is copied byte for byte brings its format along.
             order = VolumeOrder(file.pool, file.volume, "raw", file.length_bytes)
             _make(run, order, file.path, f"volume {file.volume} in pool {file.pool} on {run.destination}")
-        if not copy.length_bytes and not copy.backing:
+        if not copy.length_bytes and not copy.backing and not copy.device:
             _make_mirrored(run, copy)
 
 
@@ -44,13 +47,11 @@ def _make_mirrored(run: StepRun, copy: DiskCopy) -> None:
     run.interrupt_if_asked()
     order = VolumeOrder(copy.pool, copy.volume, copy.format, copy.capacity_bytes)
     if copy.backing:
-        order = VolumeOrder(
-            copy.pool, copy.volume, copy.format, copy.capacity_bytes, copy.backing[0].path, copy.backing[0].format
-        )
-    _make(run, order, copy.path, describe_copy(copy, run.destination))
+        order = replace(order, backing=copy.backing[0].path, backing_format=copy.backing[0].format)
+    _make(run, order, copy.path, describe_copy(copy, run.destination), mirrored=True)
 
 
-def _make(run: StepRun, order: VolumeOrder, path: str, words: str) -> None:
+def _make(run: StepRun, order: VolumeOrder, path: str, words: str, *, mirrored: bool = False) -> None:
     name = f"{order.pool}/{order.name}"
     begun = run.intent("destination_volume", run.destination, name) is not None
     if not begun and run.hypervisor.find_volume(run.destination, order.pool, order.name) is not None:
@@ -62,7 +63,9 @@ def _make(run: StepRun, order: VolumeOrder, path: str, words: str) -> None:
         if begun:  # an owner that died may have made it, or half of it, and nothing has been written to it since
             run.hypervisor.delete_volume(run.destination, order.pool, order.name)
         made = run.hypervisor.create_volume(run.destination, order)
-        if (made.path, made.capacity_bytes) != (path, order.capacity_bytes):
+        # A logical volume is rounded up to whole extents, which a mirror does not accept and a copy of a file does.
+        larger = made.capacity_bytes > order.capacity_bytes and not mirrored
+        if made.path != path or (made.capacity_bytes != order.capacity_bytes and not larger):
             message = f"the new volume is {made.path} with {made.capacity_bytes} bytes"
             hint = f"expected {path} with {order.capacity_bytes}: was the pool changed meanwhile?"
             raise OperatorMustFix("VOLUME_UNFIT", message, hint)

@@ -71,6 +71,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "ledger": {},
             "writing": "",
             "kept": (),
+            "left_to_do": (),
         }
     wait = runtime.settings.hand_over_s if again else 0
     try:

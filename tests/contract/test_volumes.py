@@ -108,9 +108,9 @@ class TestContents:
         there, _ = pool_of(rig, rig.destination)
         rig.write_file(rig.source, folder / "source.raw", contents)
         assert rig.hypervisor.find_volume_at(rig.source, str(folder / "source.raw")) is not None
-        rig.hypervisor.create_volume(rig.destination, order(there, size=len(contents)))
+        made = rig.hypervisor.create_volume(rig.destination, order(there, size=len(contents)))
         path = str(folder / "source.raw")
-        return path, ChunkOrder(rig.source, path, rig.destination, there, "new.raw", 0, len(contents), True)
+        return path, ChunkOrder(rig.source, path, rig.destination, made.path, 0, len(contents), True)
 
     def test_what_is_copied_has_the_same_checksum(self, rig: Rig) -> None:
         contents = b"a" * 100_000 + bytes(MIB) + b"b" * 300_000 + bytes(2 * MIB - 400_000)
@@ -118,7 +118,7 @@ class TestContents:
         told: list[int] = []
         checksum = rig.hypervisor.copy_chunk(whole, told.append)
         assert sum(told) > 0
-        made = rig.hypervisor.find_volume(rig.destination, whole.pool, whole.volume)
+        made = rig.hypervisor.find_volume_at(rig.destination, whole.destination_path)
         assert made is not None
         for host, place in ((rig.source, path), (rig.destination, made.path)):
             assert rig.hypervisor.hash_chunk(host, place, 0, len(contents), told.append) == checksum
@@ -130,7 +130,7 @@ class TestContents:
         for offset in range(0, len(contents), 300_000):
             length = min(300_000, len(contents) - offset)
             rig.hypervisor.copy_chunk(replace(whole, offset=offset, length=length), lambda _: None)
-        made = rig.hypervisor.find_volume(rig.destination, whole.pool, whole.volume)
+        made = rig.hypervisor.find_volume_at(rig.destination, whole.destination_path)
         assert made is not None
         assert rig.read_file(rig.destination, Path(made.path)) == contents
 
@@ -138,7 +138,7 @@ class TestContents:
         """Holes are written as zeros where something may have been left."""
         contents = b"x" * MIB + bytes(MIB)
         _, whole = self.prepare(rig, contents)
-        made = rig.hypervisor.find_volume(rig.destination, whole.pool, whole.volume)
+        made = rig.hypervisor.find_volume_at(rig.destination, whole.destination_path)
         assert made is not None
         rig.write_file(rig.destination, Path(made.path), b"stale" * (2 * MIB // 5) + b"stal"[: 2 * MIB % 5])
         rig.hypervisor.copy_chunk(replace(whole, fresh=False), lambda _: None)
@@ -149,7 +149,7 @@ class TestContents:
         contents = bytes(range(256)) * 4096
         _, whole = self.prepare(rig, contents)
         checksum = rig.hypervisor.copy_chunk(replace(whole, head=b"another beginning"), lambda _: None)
-        made = rig.hypervisor.find_volume(rig.destination, whole.pool, whole.volume)
+        made = rig.hypervisor.find_volume_at(rig.destination, whole.destination_path)
         assert made is not None
         assert rig.read_file(rig.destination, Path(made.path)) == b"another beginning" + contents[17:]
         assert rig.hypervisor.hash_chunk(rig.destination, made.path, 0, len(contents), lambda _: None) == checksum
@@ -172,7 +172,7 @@ class TestContents:
 
     def test_a_volume_that_is_not_there(self, rig: Rig) -> None:
         _, whole = self.prepare(rig, b"z" * 1000)
-        gone = replace(whole, volume="none.raw")
+        gone = replace(whole, destination_path="/none.raw")
         with pytest.raises(HypervisorError) as refused:
             rig.hypervisor.copy_chunk(gone, lambda _: None)
         assert refused.value.code == "NO_STORAGE_VOL"

@@ -184,9 +184,10 @@ class FakeHypervisor:
     def copy_chunk(self, order: ChunkOrder, tick: Callable[[int], None]) -> str:
         """See the port."""
         with self._asked("copy_chunk", order.source) as source, self._asked("copy_chunk", order.destination) as there:
-            if order.volume not in there.volumes.get(order.pool, {}):
-                raise OperatorMustFix("NO_STORAGE_VOL", f"{order.destination}: no volume {order.volume}", "")
-            target = there.volumes[order.pool][order.volume]
+            volumes = {v.path: v for made in there.volumes.values() for v in made.values()}
+            if order.destination_path not in volumes:
+                raise OperatorMustFix("NO_STORAGE_VOL", f"{order.destination}: no {order.destination_path}", "")
+            target = volumes[order.destination_path]
             piece = source.contents[order.source_path][order.offset : order.offset + order.length]
             piece[: len(order.head)] = order.head
             tick(len(piece))
@@ -198,6 +199,26 @@ class FakeHypervisor:
         """See the port."""
         with self._asked("read_piece", host) as there:
             return bytes(there.contents[path][offset : offset + length])
+
+    def write_zeros(self, host: str, path: str, offset: int, length: int) -> None:
+        """See the port."""
+        with self._asked("write_zeros", host, effect=True) as there:
+            there.contents[path][offset : offset + length] = bytes(length)
+
+    def find_users(self, host: str, path: str) -> Sequence[str]:
+        """See the port."""
+        with self._asked("find_users", host) as there:
+            texts = {d.name: d.live_xml + d.inactive_xml for d in there.domains.values()}
+            return tuple(sorted(name for name, text in texts.items() if f"'{path}'" in text or f'"{path}"' in text))
+
+    def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:  # noqa: ARG002
+        """See the port."""
+        with self._asked("resize_disk", host, effect=True) as there:
+            _demand(there, host, uuid)
+            for made in there.volumes.values():
+                for name, volume in made.items():
+                    if volume.path == path and volume.capacity_bytes < capacity_bytes:
+                        made[name] = replace(volume, capacity_bytes=capacity_bytes)
 
     def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
         """See the port."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import time
 import uuid as uuid_module
@@ -16,13 +17,14 @@ from xml.sax.saxutils import quoteattr
 
 import libvirt
 
+from tests.lab.devices import DEVICES, DEVICES_PATH, add_device, remove_device
 from tests.lab.shell import until
 from tests.lab.watch import GuestWatch
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
 
-POOL_PATHS = {"shared": "/var/lib/libvirt/shared", "local": "/var/lib/libvirt/images"}
+POOL_PATHS = {"shared": "/var/lib/libvirt/shared", "local": "/var/lib/libvirt/images", "devices": DEVICES_PATH}
 CONSOLES = "/var/log/libvirt/qemu"
 UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
@@ -115,6 +117,9 @@ class Guest:
                 domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if start == "paused" else 0)
 
     def _create_volume(self, conn: libvirt.virConnect, pool_name: str, volume: str) -> None:
+        if pool_name == DEVICES:
+            add_device(self.lab.host(self.host), volume, self.options.disk_mib)
+            return
         pool = conn.storagePoolLookupByName(pool_name)
         pool.refresh(0)
         below = ""
@@ -160,7 +165,7 @@ class Guest:
         """Checksum of what the guest would read of its first disk, which is shut off."""
         with contextlib.closing(self.lab.host(host).connect()) as conn:
             xml = conn.lookupByUUIDString(self.uuid).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-        path = xml.split("<source file='", 1)[1].split("'", 1)[0]
+        path = _first_disk(xml)
         node = self.lab.host(host)
         raw = f"/var/cache/libvirt/{self.name}.visible.raw"
         node.run(["qemu-img", "convert", "-f", self.options.disk_format, "-O", "raw", path, raw])
@@ -184,8 +189,8 @@ class Guest:
             domain.suspend()
 
     def fill_disk(self, pieces: Sequence[tuple[int, int]]) -> None:
-        """Put random data into its raw disk, which is shut off: pieces of (offset, length), MiB."""
-        file = self.lab.host(self.host).root / POOL_PATHS["local"].lstrip("/") / self.volume
+        """Put random data into its raw disk, which is shut off and not shared: pieces of (offset, length), MiB."""
+        file = self.lab.host(self.host).root / POOL_PATHS[self.options.disk or "local"].lstrip("/") / self.volume
         with file.open("r+b") as disk:
             for offset, length in pieces:
                 disk.seek(offset << 20)
@@ -196,7 +201,7 @@ class Guest:
         """What ``fill_disk`` put there is on this host, in the file that the definition names."""
         with contextlib.closing(self.lab.host(host).connect()) as conn:
             xml = conn.lookupByUUIDString(self.uuid).XMLDesc()
-        path = xml.split("<source file='", 1)[1].split("'", 1)[0]
+        path = _first_disk(xml)
         found = (self.lab.host(host).root / path.lstrip("/")).read_bytes()
         assert hashlib.sha256(found).hexdigest() == self.filled, f"{path} on {host} is not what was written"
 
@@ -261,9 +266,16 @@ class Guest:
                 continue
             with contextlib.closing(self.lab.host(name).connect()) as conn:
                 _remove_domain(conn, self.uuid)
-                for pool in POOL_PATHS:
+                for pool in ("shared", "local"):
                     _remove_volumes(conn, pool, f"{self.name}.")
+                for _, volume in self.disks.values():
+                    remove_device(self.lab.host(name), volume)
             self.console(name).unlink(missing_ok=True)
+
+
+def _first_disk(xml: str) -> str:
+    """The file or device that a definition names first."""
+    return re.split(r"<source (?:file|dev)='", xml, maxsplit=1)[1].split("'", 1)[0]
 
 
 def _remove_domain(conn: libvirt.virConnect, uuid: str) -> None:
@@ -306,9 +318,10 @@ def _cmdline(guest: Guest) -> str:
 def _xml(guest: Guest) -> str:
     options, devices = guest.options, []
     for target, (pool, volume) in guest.disks.items():
+        type_, attribute = ("block", "dev") if pool == DEVICES else ("file", "file")
         devices.append(
-            f"<disk type='file' device='disk'><driver name='qemu' type='{options.disk_format}' cache='none'/>"
-            f"<source file='{POOL_PATHS[pool]}/{volume}'/><target dev='{target}' bus='virtio'/></disk>"
+            f"<disk type='{type_}' device='disk'><driver name='qemu' type='{options.disk_format}' cache='none'/>"
+            f"<source {attribute}='{POOL_PATHS[pool]}/{volume}'/><target dev='{target}' bus='virtio'/></disk>"
         )
     if options.network:
         devices.append("<interface type='network'><source network='lab'/><model type='virtio'/></interface>")

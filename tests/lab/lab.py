@@ -16,6 +16,7 @@ from typing import Any
 
 import libvirt
 
+from tests.lab.devices import detach_loops
 from tests.lab.guest import Guest, GuestOptions, guest_address
 from tests.lab.host import Host
 from tests.lab.image import build_image, choose_accelerator, image_folder, virt_type
@@ -129,6 +130,7 @@ class Lab:
         for name in {*HOSTS, *self.spec.hosts, "store"}:  # an earlier run may have had other hosts
             Node(self.spec, name, "").down()
         subprocess.run(["ip", "netns", "delete", self.spec.netns("hub")], capture_output=True, check=False)
+        detach_loops(self.spec.folder)
         shutil.rmtree(self.spec.folder, ignore_errors=True)
 
     def _nodes(self) -> list[Any]:

@@ -53,7 +53,7 @@ def _check_copy(lab: Lab, guest: Guest, host: str, *, was_running: bool, autosta
 def _check_volumes(guest: Guest, record: RunRecord) -> None:
     """Of all volumes that bear this migration's mark there are those of a success, and no others."""
     mark = f".vmferry-{record.id}-"
-    made = [(copy.pool, copy.volume) for copy in record.copies]
+    made = [(copy.pool, copy.volume) for copy in record.copies if not copy.device]
     made += [(b.pool, b.volume) for copy in record.copies for b in copy.backing if b.how == "copied"]
     places = [("shared" if pool == "shared" else record.destination, volume) for pool, volume in made]
     found = [(place, name) for place, name in guest.volumes() if mark in name]

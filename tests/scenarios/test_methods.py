@@ -10,6 +10,7 @@ import pytest
 
 from tasks.model.run import RunRecord, State
 from tests.lab import Guest, GuestWatch, Lab
+from tests.lab.devices import DEVICES_PATH, add_device
 from tests.scenarios.invariants import check_invariants
 from tests.scenarios.stack import Stack, stack
 
@@ -31,6 +32,8 @@ class Row:
     """The request beside VM and destination; nothing: both are chosen."""
     options: dict[str, Any] = field(default_factory=dict)
     """The guest."""
+    devices: bool = False
+    """Every host has a block device that the guest's disk is written to when it comes there."""
 
     @property
     def running(self) -> bool:
@@ -82,6 +85,18 @@ ROWS += [
         options=OFF_CHAIN | {"below_everywhere": True},
     ),
 ]
+RAW = {"disk_format": "raw", "disk_mib": 80}
+BUSY_RAW = {"disk_format": "raw", "disk_mib": 32, "write_kib_s": 16384, "write_stop": 512}
+ON_DEVICE = {"accept": ["DEVICE_NOT_EMPTY"]}
+TO_FILE = {"pools": {"vda": "local"}}
+ROWS += [
+    Row("offline-devices", "offline", "copy", "off", ON_DEVICE, RAW | {"disk": "devices"}, devices=True),
+    Row("offline-to-device", "offline", "copy", "off", ON_DEVICE, RAW | {"disk": "local"}, devices=True),
+    Row("offline-to-file", "offline", "copy", "off", TO_FILE, RAW | {"disk": "devices"}),
+    Row("live-devices", "live", "copy", "running", ON_DEVICE, BUSY_RAW | {"disk": "devices"}, devices=True),
+    Row("live-to-device", "live", "copy", "running", ON_DEVICE, BUSY_RAW | {"disk": "local"}, devices=True),
+    Row("live-to-file", "live", "copy", "running", TO_FILE, BUSY_RAW | {"disk": "devices"}),
+]
 BREAKS = [
     "preflight.claimed",
     "prepare.effected",
@@ -109,9 +124,12 @@ def row(request: pytest.FixtureRequest) -> Row:
 def guest(lab: Lab, row: Row) -> Iterator[Guest]:
     """One for all tests of a row; it goes on from wherever the test before left it."""
     made = lab.guest(f"way-{row.name}", start=row.start, autostart=True, **row.options)
+    if row.devices:
+        for name in set(lab.spec.hosts) - ({"alpha"} if row.options["disk"] == "devices" else set()):
+            add_device(lab.host(name), made.volume, row.options["disk_mib"])
     if not row.active and row.options.get("below"):
         made.visible = made.guest_visible("alpha")
-    if row.options.get("disk_format") == "raw":
+    if row.start == "off" and row.options.get("disk_format") == "raw":
         made.fill_disk(((0, 2), (30, 1), (70, 2)))
     if row.running:
         made.wait_ticking()
@@ -128,6 +146,8 @@ def move(running: Stack, lab: Lab, row: Row, guest: Guest) -> Iterator[Callable[
 
     def go(**more: Any) -> RunRecord:
         here = next(host for host, seen in lab.states(guest.uuid).items() if seen is not None)
+        if row.devices:
+            more["devices"] = {"vda": f"{DEVICES_PATH}/{guest.volume}"}
         if row.start == "paused":
             guest.blink(here)
         there = lab.spec.hosts[(lab.spec.hosts.index(here) + 1) % len(lab.spec.hosts)]
@@ -158,6 +178,21 @@ def check_everything(running: Stack, row: Row, guest: Guest, record: RunRecord, 
         assert guest.guest_visible(here) == guest.visible
 
 
+@pytest.mark.parametrize("point", BREAKS)
+def test_what_breaks_leaves_nothing_behind(
+    running: Stack, row: Row, move: Callable[..., RunRecord], point: str
+) -> None:
+    """Before the VM has moved everything is undone; afterwards the only way is forward."""
+    if point == "transfer.moving" and (row.method, row.storage) == ("offline", "shared"):
+        pytest.skip("nothing moves there but the definition")
+    running.fail(point)
+    record = move(policy="slow" if point == "transfer.moving" else "default")
+    running.check_failed()
+    moved = row.method in ("live", "suspend") and point.startswith(("verify", "finish"))
+    expected = State.SUCCEEDED if moved else State.FAILED
+    assert record.state is expected, running.diagnosis(record.id)
+
+
 def test_it_arrives(running: Stack, row: Row, move: Callable[..., RunRecord]) -> None:
     record = move()
     assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
@@ -178,18 +213,3 @@ def test_paused_and_moved_again_without_having_run(running: Stack, lab: Lab, mak
     moved = running.wait_end(running.client.submit({"vm": guest.name, "destination": "gamma"}).id)
     assert moved.state is State.SUCCEEDED, running.diagnosis(moved.id)
     check_invariants(running, guest, moved, was_running=True, autostart=False)
-
-
-@pytest.mark.parametrize("point", BREAKS)
-def test_what_breaks_leaves_nothing_behind(
-    running: Stack, row: Row, move: Callable[..., RunRecord], point: str
-) -> None:
-    """Before the VM has moved everything is undone; afterwards the only way is forward."""
-    if point == "transfer.moving" and (row.method, row.storage) == ("offline", "shared"):
-        pytest.skip("nothing moves there but the definition")
-    running.fail(point)
-    record = move(policy="slow" if point == "transfer.moving" else "default")
-    running.check_failed()
-    moved = row.method in ("live", "suspend") and point.startswith(("verify", "finish"))
-    expected = State.SUCCEEDED if moved else State.FAILED
-    assert record.state is expected, running.diagnosis(record.id)

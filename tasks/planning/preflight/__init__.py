@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tasks.model.finding import Finding, Severity
-from tasks.planning.preflight import capacity, copying, devices, disks, firmware, identity, network, paused
+from tasks.planning.preflight import capacity, copying, devices, disks, firmware, identity, network, paused, writing
 from tasks.planning.preflight.registry import Rule
 from tasks.planning.situation import Situation
 
@@ -33,6 +33,8 @@ RULES: tuple[Rule, ...] = (
     copying.check_named_disks,
     copying.check_space,
     copying.check_flattening,
+    writing.check_devices,
+    writing.check_sizes,
     firmware.check_nvram,
     firmware.check_tpm,
     firmware.check_managed_save,
@@ -67,6 +69,7 @@ DESCRIPTIONS: dict[str, str] = {code: text for rule in RULES for code, text in r
 
 ACCEPTABLE = frozenset(
     {
+        "DEVICE_NOT_EMPTY",
         "DISK_SHARING_UNPROVEN",
         "FILESYSTEM_NOT_SHARED",
         "HYPERVISOR_OLDER",

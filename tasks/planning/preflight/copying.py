@@ -92,7 +92,8 @@ def check_space(s: Situation) -> list[Finding]:
     """libvirt fails in the middle of the copy (9): "No space left on device"."""
     by_pool: defaultdict[str, list[DiskCopy]] = defaultdict(list)
     for copy in copies.copies_of(s):
-        by_pool[copy.pool].append(copy)
+        if copy.pool:
+            by_pool[copy.pool].append(copy)
     return [found for pool, placed in by_pool.items() for found in _space(s, pool, placed)]
 
 

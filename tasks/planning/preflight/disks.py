@@ -88,9 +88,10 @@ def check_block_disks(s: Situation) -> list[Finding]:
         blocker(
             "DISK_SHARING_UNPROVEN",
             f"{d.target}: {d.source} is a block device, and nothing proves that {s.destination.name} has the same one",
-            "if it is the same LUN there, under the same path: --accept DISK_SHARING_UNPROVEN; else use a netfs pool",
+            f"if it is the same LUN there, under the same path: --accept DISK_SHARING_UNPROVEN; else copy it: "
+            f"--pool {d.target}=POOL, or --device {d.target}=DEVICE",
         )
-        for d in _storage(s)
+        for d in _staying(s)
         if d.type == "block"
     ]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from tasks.model.disks import DiskSize, ImageFile, Volume
+from tasks.model.disks import DeviceFacts, DiskSize, ImageFile, Volume
 from tasks.model.domain import DomainState, JobStats, Mark
 from tasks.model.finding import Severity
 from tasks.model.host import Network, Pool
@@ -123,6 +123,30 @@ BASE = ImageFile("/var/lib/libvirt/images/base.img", "raw", GIB, GIB, GIB, "1.5"
 HIDDEN = replace(BASE, path="/elsewhere/base.img", seen=False)
 
 
+DEVICE = DeviceFacts("/dev/sdb", 10 * GIB, True, ())
+
+
+def written(
+    device: DeviceFacts | None = DEVICE,
+    *,
+    live: bool = False,
+    fmt: str = "raw",
+    devices: dict[str, str] | None = None,
+    sizes: dict[str, int] | None = None,
+) -> Situation:
+    """A disk that is written to a device."""
+    asked = request(devices=devices or {"vda": "/dev/sdb"}, sizes=sizes or {})
+    disk = file_disk(LOCAL, inside=f"<driver type='{fmt}'/>")
+    more: dict[str, Any] = {"request": asked, "chains": {"vda": (replace(FILE, format=fmt),)}}
+    found = {} if device is None else {"vda": device}
+    return replace(copied(disk, offline=not live, **more), devices=found)
+
+
+def sized(sizes: dict[str, int]) -> Situation:
+    """A disk that shall have another size."""
+    return copied(request=request(sizes=sizes))
+
+
 def chained(*below: ImageFile, top: ImageFile = FILE, there: int = 0, storage: str = "copy") -> Situation:
     """Shut off, with these files below its disk, and perhaps one of some length at the first one's place."""
     bases = {below[0].path: Volume("b", below[0].path, there, there, length_bytes=there)} if there else {}
@@ -158,6 +182,24 @@ CASES = [
     Case("BACKING_FILE_KEPT", I, chained(BASE, there=GIB, storage="incremental"), chained(BASE, storage="incremental")),
     Case("BACKING_FILE_KEPT", I, chained(replace(BASE, path=f"{SHARED}/base.img")), chained(BASE)),
     Case("SNAPSHOTS_LOST", W, copied(chains={"vda": (replace(FILE, snapshots=2),)}), copied(chains={"vda": (FILE,)})),
+    Case("DEVICE_UNSEEN", B, written(None), written()),
+    Case("DEVICE_TOO_SMALL", B, written(replace(DEVICE, capacity_bytes=GIB)), written()),
+    Case("DEVICE_TOO_SMALL", B, written(fmt="qcow2"), written(replace(DEVICE, capacity_bytes=11 * GIB), fmt="qcow2")),
+    Case(
+        "DEVICE_SIZE_DIFFERS",
+        B,
+        written(replace(DEVICE, capacity_bytes=11 * GIB), live=True),
+        written(replace(DEVICE, capacity_bytes=11 * GIB)),
+    ),
+    Case("DEVICE_NEEDS_RAW", B, written(live=True, fmt="qcow2"), written(live=True)),
+    Case("DEVICE_NOT_EMPTY", B, written(replace(DEVICE, empty=False)), written()),
+    Case("DEVICE_IN_USE", B, written(replace(DEVICE, users=("other",))), written()),
+    Case("DEVICE_TWICE", B, written(devices={"vda": "/dev/sdb", "vdb": "/dev/sdb"}), written()),
+    Case("DEVICE_FOR_NO_DISK", B, written(devices={"vdx": "/dev/sdb"}), written()),
+    Case("SIZE_FOR_NO_DISK", B, sized({"vdx": 20 * GIB}), sized({"vda": 20 * GIB})),
+    Case("SIZE_TOO_SMALL", B, sized({"vda": GIB}), sized({"vda": 10 * GIB})),
+    Case("SIZE_OF_DEVICE", B, written(sizes={"vda": 20 * GIB}), written()),
+    Case("DISK_GROWS", I, sized({"vda": 20 * GIB}), sized({})),
     Case("COPY_POOL_MISSING", B, copied(pool=replace(ROOMY, active=False)), copied()),
     Case("COPY_POOL_MISSING", B, copied(pools={"*": "fast"}), copied(pools={"*": "default"})),
     Case("COPY_POOL_UNFIT", B, copied(pool=LVM, pools={"*": "vg"}), copied()),
