@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import libvirt
 
-from tasks.hypervisor import guest, job, streams, volumes
+from tasks.hypervisor import guest, job, saves, streams, volumes
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
 from tasks.hypervisor.errors import translate, translate_transfer
@@ -198,6 +198,38 @@ class LibvirtHypervisor:
                 job.abort_migration(domain)
 
         self._change(host, change)
+
+    def save(self, host: str, uuid: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: saves.save(connection, uuid))
+
+    def remove_save(self, host: str, uuid: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: saves.remove(connection, uuid))
+
+    def start_saved(self, host: str, uuid: str, *, paused: bool) -> None:
+        """See the port."""
+        self._change(host, lambda connection: saves.start(connection, uuid, paused=paused))
+
+    def fetch_saved_xml(self, host: str, path: str) -> str:
+        """See the port."""
+        return self._read(host, lambda connection: saves.read_xml(connection, path))
+
+    def restore(self, host: str, path: str, xml: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: saves.restore(connection, path, xml))
+
+    def find_pool_at(self, host: str, directory: str) -> str | None:
+        """See the port."""
+        return self._read(host, lambda connection: volumes.find_pool_at(connection, directory))
+
+    def open_window(self, host: str, name: str, directory: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: volumes.open_window(connection, name, directory))
+
+    def close_window(self, host: str, name: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: volumes.close_window(connection, name))
 
     def resume(self, host: str, uuid: str) -> None:
         """See the port."""

@@ -137,6 +137,38 @@ def read_sizes(connection: Connection, uuid: str, targets: Sequence[str]) -> dic
     return sizes
 
 
+def find_pool_at(connection: Connection, directory: str) -> str | None:
+    """See the port."""
+    pool = covering(connection, f"{directory}/any")
+    return None if pool is None else str(pool.name())
+
+
+def open_window(connection: Connection, name: str, directory: str) -> None:
+    """See the port."""
+    if _pool_or_none(connection, name) is not None:
+        return
+    root = etree.Element("pool", type="dir")
+    etree.SubElement(root, "name").text = name
+    etree.SubElement(etree.SubElement(root, "target"), "path").text = directory
+    connection.storagePoolCreateXML(etree.tostring(root, encoding="unicode"), 0)
+
+
+def close_window(connection: Connection, name: str) -> None:
+    """See the port."""
+    pool = _pool_or_none(connection, name)
+    if pool is not None and not pool.isPersistent():
+        pool.destroy()
+
+
+def _pool_or_none(connection: Connection, name: str) -> Any | None:
+    try:
+        return connection.storagePoolLookupByName(name)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
+            return None
+        raise
+
+
 def _fresh_pool(connection: Connection, host: str, name: str) -> Any:
     try:
         pool = connection.storagePoolLookupByName(name)

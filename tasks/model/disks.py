@@ -30,9 +30,8 @@ class BackingFile(Frozen):
         return self.model_copy(update={"how": "copied", "path": self.copy_path})
 
 
-@dataclass(frozen=True, slots=True)
-class FileCopy:
-    """One file that is copied byte for byte."""
+class FileCopy(Frozen):
+    """One file that is copied byte for byte. Sizes in bytes."""
 
     key: str
     """Unique in the migration: the disk's guest-side name, with the number of the layer below it."""
@@ -42,9 +41,9 @@ class FileCopy:
     pool: str
     volume: str
     path: str
-    device: bool
+    device: bool = False
     """It exists already, and is no volume of ours."""
-    below: str | None
+    below: str | None = None
     """The file below it on the destination, which its header has to name; None when there is none."""
 
 
@@ -85,39 +84,34 @@ class DiskCopy(Frozen):
     @property
     def files(self) -> tuple[FileCopy, ...]:
         """What is copied byte for byte, lowest layer first."""
-        lower = [*(b.path for b in self.backing[1:]), None]
-        found = [
-            FileCopy(
-                f"{self.target}_{n}",
-                b.source_path,
-                b.length_bytes,
-                b.modified,
-                b.pool,
-                b.volume,
-                b.path,
-                False,
-                lower[n - 1],
-            )
-            for n, b in enumerate(self.backing, 1)
-            if b.how == "copied"
-        ]
-        found.reverse()
-        if self.length_bytes:
-            below = self.backing[0].path if self.backing else None
-            found.append(
-                FileCopy(
-                    self.target,
-                    self.source_path,
-                    self.length_bytes,
-                    self.modified,
-                    self.pool,
-                    self.volume,
-                    self.path,
-                    self.device,
-                    below,
-                )
-            )
-        return tuple(found)
+        below = [*(b.path for b in self.backing), None]
+        found = [self._base(number, base, below[number]) for number, base in enumerate(self.backing, 1)]
+        own = FileCopy(
+            key=self.target,
+            source_path=self.source_path,
+            length_bytes=self.length_bytes,
+            modified=self.modified,
+            pool=self.pool,
+            volume=self.volume,
+            path=self.path,
+            device=self.device,
+            below=below[0],
+        )
+        return (*(file for file in reversed(found) if file is not None), *((own,) if self.length_bytes else ()))
+
+    def _base(self, number: int, base: BackingFile, below: str | None) -> FileCopy | None:
+        if base.how != "copied":
+            return None
+        return FileCopy(
+            key=f"{self.target}_{number}",
+            source_path=base.source_path,
+            length_bytes=base.length_bytes,
+            modified=base.modified,
+            pool=base.pool,
+            volume=base.volume,
+            path=base.path,
+            below=below,
+        )
 
 
 @dataclass(frozen=True, slots=True)

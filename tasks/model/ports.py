@@ -135,6 +135,31 @@ class Hypervisor(Protocol):
     def abort_job(self, host: str, uuid: str) -> None:
         """Abort the running migration job on the source; no error when there is none."""
 
+    def save(self, host: str, uuid: str) -> None:
+        """Save a domain's memory where libvirt keeps it for the next start (managed save), which ends it; nothing to
+        do when it is not active."""
+
+    def remove_save(self, host: str, uuid: str) -> None:
+        """Remove the managed save image; no error when there is none, or no domain."""
+
+    def start_saved(self, host: str, uuid: str, *, paused: bool) -> None:
+        """Start a domain from its managed save image."""
+
+    def fetch_saved_xml(self, host: str, path: str) -> str:
+        """The definition in an image of saved memory, with passwords: never store or log it."""
+
+    def restore(self, host: str, path: str, xml: str) -> None:
+        """Start a domain, paused, from an image of saved memory, with another definition of the same hardware."""
+
+    def find_pool_at(self, host: str, directory: str) -> str | None:
+        """The name of an active pool whose directory this is."""
+
+    def open_window(self, host: str, name: str, directory: str) -> None:
+        """Make a transient pool of an existing directory; nothing to do when there is one of this name."""
+
+    def close_window(self, host: str, name: str) -> None:
+        """End a transient pool; its directory stays as it is. No error when there is none."""
+
     def resume(self, host: str, uuid: str) -> None:
         """Let a paused domain run."""
 

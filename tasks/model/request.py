@@ -29,6 +29,11 @@ class Method(StrEnum):
     """It is shut off, and stays so."""
 
     @property
+    def carries_memory(self) -> bool:
+        """Whether the VM is active before and after."""
+        return self is not Method.OFFLINE
+
+    @property
     def streams_memory(self) -> bool:
         """Whether the hypervisors send the memory to each other, so that the VM is never down in between."""
         return self in (Method.LIVE, Method.SUSPEND)

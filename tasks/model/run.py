@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.model.disks import DiskCopy
+from tasks.model.disks import DiskCopy, FileCopy
 from tasks.model.errors import VmferryError
 from tasks.model.finding import Finding
 from tasks.model.frozen import Frozen
@@ -122,10 +122,15 @@ class Progress(Frozen):
 JournalKind = Literal[
     "source_mark",
     "source_autostart",
+    "source_save",
+    "window",
     "destination_device",
     "destination_volume",
     "destination_definition",
     "transfer",
+    "destination_restore",
+    "source_save_remove",
+    "destination_resume",
     "source_undefine",
     "destination_autostart",
     "destination_resize",
@@ -205,6 +210,8 @@ class RunRecord(Control):
     """What was made on a host, in words for people (the journal is what rollback reads)."""
     copies: tuple[DiskCopy, ...] = ()
     """Disks that are copied; the others stay where they are."""
+    files: tuple[FileCopy, ...] = ()
+    """Files beside the disks that go along."""
     ledger: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Guest-side name -> checksum of each piece of the disk's file that has arrived, in order."""
     writing: str = ""

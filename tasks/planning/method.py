@@ -16,7 +16,7 @@ CODES = {
 }
 """What each blocker of this module means."""
 
-SUPPORTED_METHODS = (Method.LIVE, Method.SUSPEND, Method.OFFLINE)
+SUPPORTED_METHODS = (Method.LIVE, Method.SUSPEND, Method.SAVED, Method.OFFLINE)
 LIVE_STATES = frozenset({DomainState.RUNNING, DomainState.BLOCKED, DomainState.PAUSED})
 
 MOVABLE_PAUSES = frozenset({0, 1, 6, 7})
@@ -46,7 +46,7 @@ def choose_method(request: MigrationRequest, view: DomainView) -> MethodChoice |
             "bring it to running, paused or shut off, and ask again",
         )
     asked = fitting if request.method == AUTO else Method(request.method)
-    if asked.streams_memory is not fitting.streams_memory:
+    if asked.carries_memory is not fitting.carries_memory:
         return _wrong_state(asked, view)
     return MethodChoice(asked, _reason(request, view))
 
@@ -73,7 +73,7 @@ def _fitting(view: DomainView) -> Method | None:
 
 
 def _wrong_state(asked: Method, view: DomainView) -> Finding:
-    if asked.streams_memory:
+    if asked.carries_memory:
         message = f"{view.name} on {view.host} is shut off: it has no memory to be moved"
         return _blocker("METHOD_NEEDS_RUNNING_VM", message, "use --method offline, or start the VM first")
     message = f"{view.name} on {view.host} is {view.state.value}: moving its definition alone would leave two copies"

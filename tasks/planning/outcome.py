@@ -46,7 +46,7 @@ def decide_outcome(method: Method, source: DomainView | None, destination: Domai
     """Decide where the VM of the migration ``run_id`` is."""
     if source is None and destination is None:
         return Outcome.NOWHERE
-    if method is Method.OFFLINE:
+    if not method.streams_memory:
         return _decide_offline(source, destination, run_id)
     return _decide_live(source, destination, run_id)
 

@@ -51,6 +51,11 @@ class Situation:
         return self.method.streams_memory
 
     @property
+    def carries_memory(self) -> bool:
+        """Whether the VM is active before and after."""
+        return self.method.carries_memory
+
+    @property
     def definitions(self) -> tuple[Domain, ...]:
         """The live definition, and the inactive one where there is one: both must work on the destination."""
         return (self.domain,) if self.inactive is None else (self.domain, self.inactive)

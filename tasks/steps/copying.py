@@ -53,7 +53,7 @@ def check_contents(run: StepRun) -> None:
 
 
 def _files(run: StepRun) -> tuple[FileCopy, ...]:
-    return tuple(file for copy in run.record.copies for file in copy.files)
+    return (*run.record.files, *(file for copy in run.record.copies for file in copy.files))
 
 
 def _copy_chunk(run: StepRun, file: FileCopy, number: int, piece: tuple[int, int], meter: _Meter) -> None:

@@ -11,7 +11,9 @@ from tasks.model.request import Method
 from tasks.model.run import State
 from tasks.planning.outcome import describe, is_ours
 from tasks.steps.run import StepRun
+from tasks.steps.saved import let_go_on, retire_images
 from tasks.steps.verdict import Settle, Verdict
+from tasks.steps.windows import close_windows
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +25,13 @@ def run(run: StepRun) -> Verdict:
     run.interrupt_if_asked(cancellable=undecided)
     source, destination = run.look()
     _check_still_moved(run, source, destination)
+    if run.method is Method.SAVED:
+        if source is not None:
+            retire_images(run)
+        let_go_on(run)
     if source is not None:
         _undefine_source(run)
+    close_windows(run)
     autostart = run.intent("source_autostart")
     if autostart is not None and autostart.value == "1":
         run.effect(

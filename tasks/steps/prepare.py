@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.model.domain import Mark
 from tasks.model.errors import OperatorMustFix
+from tasks.model.request import Method
 from tasks.steps.devices import claim_devices
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
@@ -31,5 +32,6 @@ def run(run: StepRun) -> Verdict:
         )
     claim_devices(run)
     settle_bases(run)
-    make_file_volumes(run)
+    if run.method is not Method.SAVED:  # its files change until it is saved
+        make_file_volumes(run)
     return Next()

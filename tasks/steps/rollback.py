@@ -13,7 +13,9 @@ from tasks.planning.volume_name import parse_volume_mark
 from tasks.steps.devices import release_device
 from tasks.steps.live import SETTLING, watch
 from tasks.steps.run import StepRun
+from tasks.steps.saved import undo_save
 from tasks.steps.verdict import Forward, Settle, Verdict
+from tasks.steps.windows import close_window
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +128,15 @@ def _nothing(run: StepRun, entry: JournalEntry) -> None:
 UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "source_mark": _undo_mark,
     "source_autostart": _undo_autostart,
+    "source_save": undo_save,
+    "window": close_window,
     "destination_device": release_device,
     "destination_volume": _undo_volume,
     "destination_definition": _undo_definition,
     "transfer": _undo_definition,
+    "destination_restore": _nothing,
+    "source_save_remove": _nothing,
+    "destination_resume": _nothing,
     "source_undefine": _nothing,
     "destination_autostart": _nothing,
     "destination_resize": _nothing,

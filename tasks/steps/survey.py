@@ -10,7 +10,7 @@ from tasks.model.domain import Domain, DomainView, Mark
 from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan, is_allowed
 from tasks.model.ports import Hypervisor
-from tasks.model.request import Method, MigrationRequest, Storage
+from tasks.model.request import MigrationRequest, Storage
 from tasks.model.run import StepName
 from tasks.parallel import ContextPool
 from tasks.planning.copies import copied_disks, copies_of
@@ -182,7 +182,7 @@ def _plan(s: Situation, reason: str) -> Plan:
 
 def _creates(s: Situation) -> tuple[str, ...]:
     made = [f"definition of {s.view.name} on {s.request.destination}"] if s.view.persistent else []
-    if s.method is Method.LIVE:
+    if s.carries_memory:
         made.append(f"running instance of {s.view.name} on {s.request.destination}")
     return tuple(made)
 

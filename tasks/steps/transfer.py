@@ -10,6 +10,7 @@ from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.steps.copying import copy_files
 from tasks.steps.live import start_and_watch, watch
 from tasks.steps.run import StepRun
+from tasks.steps.saved import move_saved
 from tasks.steps.verdict import Next, Verdict
 from tasks.steps.volumes import make_overlays
 
@@ -19,6 +20,9 @@ def run(run: StepRun) -> Verdict:
     run.interrupt_if_asked()
     if run.method is Method.OFFLINE:
         return _define_on_destination(run)
+    if run.method is Method.SAVED:
+        move_saved(run)
+        return Next()
     outcome = run.outcome()
     if outcome is Outcome.AT_SOURCE:
         _check_still_running(run)

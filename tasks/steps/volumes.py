@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from tasks.model.disks import BackingFile, DiskCopy, VolumeOrder
+from tasks.model.disks import BackingFile, DiskCopy, FileCopy, VolumeOrder
 from tasks.model.errors import OperatorMustFix
 from tasks.planning.chunks import chunks_of
 from tasks.steps.run import StepRun
@@ -29,11 +29,18 @@ def make_file_volumes(run: StepRun) -> None:
             if file.device:
                 continue
             run.interrupt_if_asked()
-            # What is copied byte for byte brings its format along.
-            order = VolumeOrder(file.pool, file.volume, "raw", file.length_bytes)
-            _make(run, order, file.path, f"volume {file.volume} in pool {file.pool} on {run.destination}")
+            _make_file(run, file)
         if not copy.length_bytes and not copy.backing and not copy.device:
             _make_mirrored(run, copy)
+    for file in run.record.files:
+        run.interrupt_if_asked()
+        _make_file(run, file)
+
+
+def _make_file(run: StepRun, file: FileCopy) -> None:
+    """What is copied byte for byte brings its format along."""
+    order = VolumeOrder(file.pool, file.volume, "raw", file.length_bytes)
+    _make(run, order, file.path, f"volume {file.volume} in pool {file.pool} on {run.destination}")
 
 
 def make_overlays(run: StepRun) -> None:

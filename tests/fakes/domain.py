@@ -16,6 +16,7 @@ PAUSED_USER = 1
 PAUSED_MIGRATION = 2
 SHUTOFF_SHUTDOWN = 1
 SHUTOFF_MIGRATED = 4
+SHUTOFF_SAVED = 5
 
 
 def disks_of(xml: str) -> dict[str, str]:
@@ -71,6 +72,11 @@ class FakeDomain:
         self.state, self.reason = DomainState.RUNNING, RUNNING_BOOTED
         self.live_xml = self.inactive_xml
         self.started += 1
+
+    def go_on(self, *, paused: bool) -> None:
+        """From saved memory: where the guest was."""
+        self.state, self.reason = DomainState.PAUSED if paused else DomainState.RUNNING, 1
+        self.live_xml = self.inactive_xml
 
     def view(self, host: str, *, bare: bool = False) -> DomainView:
         """As the port shows it; ``bare`` without mark and job."""

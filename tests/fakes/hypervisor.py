@@ -21,6 +21,7 @@ from tests.fakes.domain import (
     RUNNING_BOOTED,
     RUNNING_MIGRATED,
     SHUTOFF_MIGRATED,
+    SHUTOFF_SAVED,
     FakeDomain,
     disks_of,
     identity,
@@ -32,6 +33,7 @@ RUNNING_JOB = JobStats(
 )
 LAST_JOB = replace(RUNNING_JOB, active=False, elapsed_ms=20, memory_processed=MEMORY, memory_remaining=0, downtime_ms=2)
 HELD_AT_MOST_S = 60.0
+SAVE_DIRECTORY = "/var/lib/libvirt/qemu/save"
 
 
 @dataclass
@@ -331,6 +333,61 @@ class FakeHypervisor:
             if domain is not None and domain.job.active:
                 self._abort_asked.add(uuid)
                 self._changed.notify_all()
+
+    def save(self, host: str, uuid: str) -> None:
+        """See the port."""
+        with self._asked("save", host, effect=True) as there:
+            domain = _demand(there, host, uuid)
+            if domain.active:
+                domain.state, domain.reason, domain.managed_save = DomainState.SHUTOFF, SHUTOFF_SAVED, True
+                image = bytearray(domain.live_xml.encode())
+                there.contents[f"{SAVE_DIRECTORY}/{domain.name}.save"] = image
+
+    def remove_save(self, host: str, uuid: str) -> None:
+        """See the port."""
+        with self._asked("remove_save", host, effect=True) as there:
+            if uuid in there.domains:
+                there.domains[uuid].managed_save = False
+
+    def start_saved(self, host: str, uuid: str, *, paused: bool) -> None:
+        """See the port."""
+        with self._asked("start_saved", host, effect=True) as there:
+            domain = _demand(there, host, uuid)
+            if not domain.active and domain.managed_save:
+                domain.go_on(paused=paused)
+                domain.managed_save = False
+
+    def fetch_saved_xml(self, host: str, path: str) -> str:
+        """See the port."""
+        with self._asked("fetch_saved_xml", host) as there:
+            return there.contents[path].decode()
+
+    def restore(self, host: str, path: str, xml: str) -> None:
+        """See the port."""
+        with self._asked("restore", host, effect=True) as there:
+            if path not in there.contents:
+                raise OperatorMustFix("LIBVIRT_ERROR", f"{host}: Failed to open file '{path}'", "")
+            name, uuid = identity(xml)
+            domain = there.domains.setdefault(uuid, FakeDomain(name, uuid, xml, persistent=False))
+            domain.go_on(paused=True)
+            domain.live_xml = xml
+
+    def find_pool_at(self, host: str, directory: str) -> str | None:
+        """See the port."""
+        with self._asked("find_pool_at", host) as there:
+            return next((p.name for p in there.facts.pools if p.active and p.target == directory), None)
+
+    def open_window(self, host: str, name: str, directory: str) -> None:
+        """See the port."""
+        with self._asked("open_window", host, effect=True) as there:
+            if all(p.name != name for p in there.facts.pools):
+                pool = Pool(name, "dir", active=True, target=directory)
+                there.facts = replace(there.facts, pools=(*there.facts.pools, pool))
+
+    def close_window(self, host: str, name: str) -> None:
+        """See the port."""
+        with self._asked("close_window", host, effect=True) as there:
+            there.facts = replace(there.facts, pools=tuple(p for p in there.facts.pools if p.name != name))
 
     def resume(self, host: str, uuid: str) -> None:
         """See the port."""

@@ -28,7 +28,7 @@ def check_memory(s: Situation) -> list[Finding]:
         f"{s.view.name} needs {needed // 1024} MiB, and {s.destination.name} has {free // 1024} MiB free "
         f"of {total // 1024} MiB"
     )
-    return [blocker_if(s.live, "MEMORY_TOO_SMALL", message, "make room there, or choose another destination")]
+    return [blocker_if(s.carries_memory, "MEMORY_TOO_SMALL", message, "make room there, or choose another destination")]
 
 
 @rule(
@@ -139,7 +139,7 @@ def check_versions(s: Situation) -> list[Finding]:
     for code, what, here, there in pairs:
         if 0 < there < here:
             message = f"{what} is {_version(there)} on {s.destination.name} and {_version(here)} on {s.source.name}"
-            findings.append(blocker_if(s.live, code, message, f"upgrade {what} on {s.destination.name}"))
+            findings.append(blocker_if(s.carries_memory, code, message, f"upgrade {what} on {s.destination.name}"))
     return findings
 
 

@@ -38,7 +38,7 @@ def test_chooses(asked: str, seen: DomainView, method: Method) -> None:
         ("offline", view(), "METHOD_NEEDS_SHUT_OFF_VM"),
         ("offline", PAUSED, "METHOD_NEEDS_SHUT_OFF_VM"),
         ("suspend", off(), "METHOD_NEEDS_RUNNING_VM"),
-        ("saved", view(), "METHOD_NOT_SUPPORTED"),
+        ("saved", off(), "METHOD_NEEDS_RUNNING_VM"),
         ("auto", view(state=DomainState.CRASHED), "STATE_NOT_MOVABLE"),
         ("auto", view(state=DomainState.CRASHED, active=False), "STATE_NOT_MOVABLE"),
         ("live", view(state=DomainState.PMSUSPENDED), "STATE_NOT_MOVABLE"),

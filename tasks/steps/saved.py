@@ -1,0 +1,156 @@
+"""A VM that goes with its memory in a file: saved on the source, moved with its disks, restored on the destination.
+
+The image is one more file that is copied byte for byte. It is used once: the source's is removed, and the
+destination's, before the VM goes on there; until then it is paused, and nothing of it has changed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from posixpath import join
+
+from tasks.model.disks import DiskCopy, FileCopy
+from tasks.model.domain import DomainState, DomainView, Mark
+from tasks.model.errors import OperatorMustFix
+from tasks.model.run import JournalEntry
+from tasks.planning.destination_xml import build_destination_xml
+from tasks.planning.outcome import describe, is_ours
+from tasks.planning.volume_name import mark_volume_name
+from tasks.steps.copying import copy_files
+from tasks.steps.run import StepRun
+from tasks.steps.volumes import make_file_volumes
+from tasks.steps.windows import open_window
+
+SAVE_DIRECTORY = "/var/lib/libvirt/qemu/save"
+"""Where libvirt's system daemon keeps managed save images, named after the domain."""
+IMAGE = "memory"
+"""Key of the image among the files that are copied."""
+PAUSED = "paused"
+RUNNING = "running"
+
+
+def move_saved(run: StepRun) -> None:
+    """Save, copy, define, restore (paused): whatever of that is left to do."""
+    source, destination = run.look()
+    if destination is not None and destination.active:
+        return
+    if not is_ours(destination, run.record.id):
+        _save(run, source)
+        _measure(run)
+        make_file_volumes(run)
+        copy_files(run)
+        _define(run)
+    _restore(run)
+
+
+def _save(run: StepRun, source: DomainView | None) -> None:
+    """Its state before is kept in the journal, for either end."""
+    if source is None or not (source.active or run.intent("source_save")):
+        message = f"{run.record.vm} no longer runs on {run.source}: {describe(source, run.source)}"
+        raise OperatorMustFix("VM_STOPPED", message, "retry: it can be moved shut off")
+    run.interrupt_if_asked()
+    state = PAUSED if source.state is DomainState.PAUSED else RUNNING
+    run.effect("source_save", run.source, state, partial(run.hypervisor.save, run.source, run.uuid))
+    saved = run.hypervisor.find_domain(run.source, run.uuid)
+    if saved is None or saved.active or not saved.managed_save:
+        message = f"{run.record.vm} was saved and is not any more: {describe(saved, run.source)}"
+        raise OperatorMustFix("VM_STARTED", message, "find out who started it, then retry")
+
+
+def _measure(run: StepRun) -> None:
+    """Files stopped changing when the VM was saved: what is copied is what they are now."""
+    if run.record.files:
+        return
+    directory = SAVE_DIRECTORY
+    here, there = (open_window(run, host, directory) for host in (run.source, run.destination))
+    name = f"{run.record.vm}.save"
+    image = run.hypervisor.find_volume(run.source, here, name)
+    if image is None:
+        message = f"the saved memory of {run.record.vm} is not in {directory} on {run.source}"
+        raise OperatorMustFix("SAVE_IMAGE_UNSEEN", message, "another folder for saved images is not supported")
+    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
+    volume = mark_volume_name(name, IMAGE, mark)
+    file = FileCopy(
+        key=IMAGE,
+        source_path=join(directory, name),
+        length_bytes=image.length_bytes,
+        modified=image.modified,
+        pool=there,
+        volume=volume,
+        path=join(directory, volume),
+    )
+    run.save(files=(file,), copies=tuple(_as_it_is(run, copy) for copy in run.record.copies))
+
+
+def _as_it_is(run: StepRun, copy: DiskCopy) -> DiskCopy:
+    found = run.hypervisor.find_volume_at(run.source, copy.source_path)
+    if found is None:
+        raise OperatorMustFix("SOURCE_CHANGED", f"{copy.source_path} is gone from {run.source}", "look for it")
+    return copy.model_copy(update={"length_bytes": found.length_bytes, "modified": found.modified})
+
+
+def _define(run: StepRun) -> None:
+    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
+    inactive = run.hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
+    xml = build_destination_xml(inactive, mark=mark, copies=run.record.copies, **run.hostnames())
+    run.interrupt_if_asked()
+    run.effect(
+        "destination_definition",
+        run.destination,
+        "",
+        partial(run.hypervisor.define, run.destination, xml),
+        created=f"definition of {run.record.vm} on {run.destination}",
+    )
+
+
+def _restore(run: StepRun) -> None:
+    """From here on there is no way back: the destination's libvirt may hold the VM."""
+    image = next(file for file in run.record.files if file.key == IMAGE)
+    run.interrupt_if_asked()
+    saved = run.hypervisor.fetch_saved_xml(run.destination, image.path)
+    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
+    xml = build_destination_xml(saved, mark=mark, copies=run.record.copies, **run.hostnames())
+
+    def restore() -> None:
+        source, destination = run.look()
+        if source is None or source.active:
+            message = f"{run.record.vm} was started meanwhile: {describe(source, run.source)}"
+            raise OperatorMustFix("VM_STARTED", message, "look at both hosts")
+        if destination is None or not destination.active:
+            run.hypervisor.restore(run.destination, image.path, xml)
+
+    words = f"running instance of {run.record.vm} on {run.destination}"
+    run.effect("destination_restore", run.destination, image.path, restore, created=words)
+
+
+def retire_images(run: StepRun) -> None:
+    """Both images go before the VM does: memory that is used twice would be two VMs on one disk."""
+    run.effect("source_save_remove", run.source, "", partial(run.hypervisor.remove_save, run.source, run.uuid))
+    for file in run.record.files:
+        if file.key == IMAGE:
+            run.lease.check()
+            run.hypervisor.delete_volume(run.destination, file.pool, file.volume)
+
+
+def let_go_on(run: StepRun) -> None:
+    """As it was on the source: running, unless it was paused."""
+    saved = run.intent("source_save")
+    if saved is not None and saved.value == RUNNING:
+        run.effect("destination_resume", run.destination, "", partial(run.hypervisor.resume, run.destination, run.uuid))
+
+
+def undo_save(run: StepRun, entry: JournalEntry) -> None:
+    """The source takes its memory up again; nothing is active on the destination, or rollback would not be here.
+
+    Raises:
+        OperatorMustFix: ``SAVE_IMAGE_GONE``.
+    """
+    view = run.hypervisor.find_domain(entry.host, run.uuid)
+    if view is None or view.active:
+        return
+    if not view.managed_save:
+        if not entry.done:
+            return  # it was never saved
+        message = f"the saved memory of {run.record.vm} is gone from {entry.host}"
+        raise OperatorMustFix("SAVE_IMAGE_GONE", message, "somebody removed it: the VM can only be booted anew")
+    run.hypervisor.start_saved(entry.host, run.uuid, paused=entry.value == PAUSED)
