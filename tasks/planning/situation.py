@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tasks.model.disks import DiskSize, ImageFile, Volume
 from tasks.model.domain import Disk, Domain, DomainView, Interface, Mark, Resource
 from tasks.model.host import HostFacts
+from tasks.model.pools import Mount, PoolAction
 from tasks.model.request import Method, MigrationRequest, Storage
 
 
@@ -38,6 +39,8 @@ class Situation:
     """Guest-side name -> files of the source, top first, of the disks that are copied and that a pool shows."""
     bases: Mapping[str, Volume] = field(default_factory=dict)
     """Path of a file below a disk -> what the destination has there."""
+    mounts: tuple[Mount, ...] = ()
+    """Network file systems that disks stay on; the destination's pools are shown as *prepare* will make them."""
     mark: Mark | None = None
     """What objects made by this migration are marked with; None for a dry run."""
     run_id: str = ""
@@ -47,6 +50,11 @@ class Situation:
     def live(self) -> bool:
         """Whether the VM goes with its memory."""
         return self.method.streams_memory
+
+    @property
+    def planned_pools(self) -> frozenset[str]:
+        """Pools of the destination that are not there, or not active, before *prepare* sees to it."""
+        return frozenset(m.destination_pool for m in self.mounts if m.action is not PoolAction.NONE)
 
     @property
     def definitions(self) -> tuple[Domain, ...]:

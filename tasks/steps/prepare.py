@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.model.domain import Mark
 from tasks.model.errors import OperatorMustFix
+from tasks.steps.mounts import make_ready
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
 from tasks.steps.volumes import make_file_volumes, settle_bases
@@ -28,6 +29,7 @@ def run(run: StepRun) -> Verdict:
             "1" if view.autostart else "0",
             lambda: run.hypervisor.set_autostart(run.source, run.uuid, enabled=False),
         )
+    make_ready(run)
     settle_bases(run)
     make_file_volumes(run)
     return Next()

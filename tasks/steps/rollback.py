@@ -11,6 +11,7 @@ from tasks.model.run import ErrorInfo, JournalEntry, State
 from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.planning.volume_name import parse_volume_mark
 from tasks.steps.live import SETTLING, watch
+from tasks.steps.mounts import undo_pool, undo_pool_start, undo_probe, undo_proof
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Forward, Settle, Verdict
 
@@ -125,6 +126,10 @@ def _nothing(run: StepRun, entry: JournalEntry) -> None:
 UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "source_mark": _undo_mark,
     "source_autostart": _undo_autostart,
+    "destination_probe": undo_probe,
+    "destination_pool": undo_pool,
+    "destination_pool_start": undo_pool_start,
+    "proof_volume": undo_proof,
     "destination_volume": _undo_volume,
     "destination_definition": _undo_definition,
     "transfer": _undo_definition,

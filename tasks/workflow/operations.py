@@ -68,6 +68,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "storage": None,
             "started_at": None,
             "copies": (),
+            "mounts": (),
             "ledger": {},
             "writing": "",
             "kept": (),
