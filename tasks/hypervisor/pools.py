@@ -89,7 +89,7 @@ def stop(connection: Connection, host: str, uuid: str) -> None:
         return
     name = pool.name()
     try:
-        pool.destroy()
+        _stop(pool)
     except libvirt.libvirtError as error:
         if not is_alive(connection):
             raise
@@ -126,7 +126,7 @@ def list_directory(connection: Connection, host: str, path: str, uuid: str) -> t
     try:
         return tuple(sorted(pool.listVolumes()))
     finally:
-        pool.destroy()
+        _stop(pool)
 
 
 def remove_directory(connection: Connection, path: str, uuid: str) -> bool:
@@ -164,6 +164,11 @@ def write_volume(connection: Connection, host: str, pool: str, name: str, conten
         stream.abort()
         raise
     stream.finish()
+
+
+def _stop(pool: Any) -> None:
+    """libvirt calls it destroying; of the class by name, so that it can never be a domain's method."""
+    libvirt.virStoragePool.destroy(pool)
 
 
 def _taken(connection: Connection, host: str, path: str, error: libvirt.libvirtError) -> Exception:
