@@ -13,6 +13,7 @@ from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
 from tasks.hypervisor.errors import translate, translate_transfer
 from tasks.hypervisor.facts import StaticFacts, read_facts, read_hostname
+from tasks.hypervisor.pool_calls import PoolCalls
 from tasks.hypervisor.storage import file_exists
 from tasks.hypervisor.transfer import migrate
 from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
@@ -26,7 +27,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 10.0
 
 
-class LibvirtHypervisor:
+class LibvirtHypervisor(PoolCalls):
     """Named calls on the inventory's hosts. Thread-safe; connections are opened when first needed.
 
     Make it in the process that uses it: libvirt's connections do not survive a fork.

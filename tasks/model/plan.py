@@ -5,6 +5,7 @@ from __future__ import annotations
 from tasks.model.disks import DiskCopy
 from tasks.model.finding import Finding, Severity
 from tasks.model.frozen import Frozen
+from tasks.model.pools import Mount
 from tasks.model.request import Method, Storage
 
 
@@ -26,6 +27,8 @@ class Plan(Frozen):
     """Names of the Celery tasks, in order."""
     copies: tuple[DiskCopy, ...] = ()
     """Disks that would be copied; the others stay where they are."""
+    mounts: tuple[Mount, ...] = ()
+    """Network file systems that disks stay on, with what is done for them on the destination."""
     creates: tuple[str, ...] = ()
     """What would be made on the hosts, in words for people."""
 

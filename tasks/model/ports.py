@@ -9,6 +9,7 @@ from typing import Protocol
 from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
 from tasks.model.domain import DomainView, JobStats, Mark
 from tasks.model.host import HostFacts, Pool
+from tasks.model.pools import PoolPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class TransferOrder:
     """The guest runs while its memory is sent; else it is paused first, and goes on at the destination."""
 
 
-class Hypervisor(Protocol):
+class Hypervisor(PoolPort, Protocol):
     """Named calls on the inventory's hosts. ``host`` is always an inventory name.
 
     Every call raises ``HostUnreachable`` when there is no connection within the connect timeout, and otherwise one of

@@ -11,6 +11,7 @@ from tasks.model.disks import DiskCopy, FileCopy
 from tasks.model.errors import VmferryError
 from tasks.model.finding import Finding
 from tasks.model.frozen import Frozen
+from tasks.model.pools import Mount
 from tasks.model.request import Method, MigrationRequest, Storage
 
 SCHEMA_VERSION = 2
@@ -125,6 +126,10 @@ JournalKind = Literal[
     "source_save",
     "window",
     "destination_device",
+    "destination_probe",
+    "destination_pool",
+    "destination_pool_start",
+    "proof_volume",
     "destination_volume",
     "destination_definition",
     "transfer",
@@ -212,12 +217,14 @@ class RunRecord(Control):
     """Disks that are copied; the others stay where they are."""
     files: tuple[FileCopy, ...] = ()
     """Files beside the disks that go along."""
+    mounts: tuple[Mount, ...] = ()
+    """Network file systems that disks stay on."""
     ledger: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Guest-side name -> checksum of each piece of the disk's file that has arrived, in order."""
     writing: str = ""
     """The piece that is being written, ``<target>.<number>``: whoever goes on with it must not leave holes out."""
     kept: tuple[str, ...] = ()
-    """What is left on the source on purpose after a success, in words for people."""
+    """What is left on a host on purpose, in words for people."""
     left_to_do: tuple[str, ...] = ()
     """What a person still has to do after a success, in words for people."""
     timings: tuple[StepTiming, ...] = ()

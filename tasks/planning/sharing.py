@@ -27,7 +27,7 @@ def find_sharing(path: str, source: HostFacts, destination: HostFacts) -> Sharin
     """
     if not path.startswith("/") or ".." in path.split("/"):
         return Sharing(False, "the path is not absolute and plain")
-    here, there = _mount_of(path, source), _mount_of(path, destination)
+    here, there = mount_of(path, source), mount_of(path, destination)
     if here is None or here.type != SHARED_TYPE:
         return Sharing(False, f"no active netfs pool of {source.name} holds it")
     if there is None or there.type != SHARED_TYPE:
@@ -55,7 +55,7 @@ def _target(pool: Pool) -> str:
     return normpath(pool.target or "")
 
 
-def _mount_of(path: str, host: HostFacts) -> Pool | None:
+def mount_of(path: str, host: HostFacts) -> Pool | None:
     """The innermost active pool that mounts a file system on a directory above the path."""
     clean = normpath(path)
     holding = [p for p in host.pools if p.active and p.type in MOUNTING_TYPES and p.target and _holds(p, clean)]

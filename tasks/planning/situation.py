@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tasks.model.disks import DeviceFacts, DiskSize, ImageFile, Volume
 from tasks.model.domain import Disk, Domain, DomainView, Interface, Mark, Resource
 from tasks.model.host import HostFacts
+from tasks.model.pools import Mount, PoolAction
 from tasks.model.request import Method, MigrationRequest, Storage
 
 
@@ -40,6 +41,8 @@ class Situation:
     """Path of a file below a disk -> what the destination has there."""
     devices: Mapping[str, DeviceFacts] = field(default_factory=dict)
     """Guest-side name -> device of the destination that the disk shall be written to, of those that a pool shows."""
+    mounts: tuple[Mount, ...] = ()
+    """Network file systems that disks stay on; the destination's pools are shown as *prepare* will make them."""
     mark: Mark | None = None
     """What objects made by this migration are marked with; None for a dry run."""
     run_id: str = ""
@@ -54,6 +57,11 @@ class Situation:
     def carries_memory(self) -> bool:
         """Whether the VM is active before and after."""
         return self.method.carries_memory
+
+    @property
+    def planned_pools(self) -> frozenset[str]:
+        """Pools of the destination that are not there, or not active, before *prepare* sees to it."""
+        return frozenset(m.destination_pool for m in self.mounts if m.action is not PoolAction.NONE)
 
     @property
     def definitions(self) -> tuple[Domain, ...]:

@@ -6,6 +6,7 @@ from tasks.model.domain import Mark
 from tasks.model.errors import OperatorMustFix
 from tasks.model.request import Method
 from tasks.steps.devices import claim_devices
+from tasks.steps.mounts import make_ready
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
 from tasks.steps.volumes import make_file_volumes, settle_bases
@@ -30,6 +31,7 @@ def run(run: StepRun) -> Verdict:
             "1" if view.autostart else "0",
             lambda: run.hypervisor.set_autostart(run.source, run.uuid, enabled=False),
         )
+    make_ready(run)
     claim_devices(run)
     settle_bases(run)
     if run.method is not Method.SAVED:  # its files change until it is saved

@@ -12,6 +12,7 @@ from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.planning.volume_name import parse_volume_mark
 from tasks.steps.devices import release_device
 from tasks.steps.live import SETTLING, watch
+from tasks.steps.mounts import undo_pool, undo_pool_start, undo_probe, undo_proof
 from tasks.steps.run import StepRun
 from tasks.steps.saved import undo_save
 from tasks.steps.verdict import Forward, Settle, Verdict
@@ -131,6 +132,10 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "source_save": undo_save,
     "window": close_window,
     "destination_device": release_device,
+    "destination_probe": undo_probe,
+    "destination_pool": undo_pool,
+    "destination_pool_start": undo_pool_start,
+    "proof_volume": undo_proof,
     "destination_volume": _undo_volume,
     "destination_definition": _undo_definition,
     "transfer": _undo_definition,

@@ -9,6 +9,7 @@ from tasks.model.disks import DiskCopy, ImageFile, Volume
 from tasks.model.domain import Domain, DomainView, Mark
 from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan, is_allowed
+from tasks.model.pools import PoolAction
 from tasks.model.ports import Hypervisor
 from tasks.model.request import MigrationRequest, Storage
 from tasks.model.run import StepName
@@ -16,6 +17,7 @@ from tasks.parallel import ContextPool
 from tasks.planning.copies import copied_disks, copies_of
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
+from tasks.planning.mounts import describe_mount, plan_mounts, settle_mounts
 from tasks.planning.preflight import Situation, run_rules
 from tasks.planning.storage import choose_storage
 from tasks.steps.devices import look_at_device
@@ -54,11 +56,11 @@ def survey(
     how = choose_method(request, view)
     if isinstance(how, Finding):
         return _refused(request, view, how)
-    situation = _look(hypervisor, request, sightings, view, how, mark)
+    situation = plan_mounts(_look(hypervisor, request, sightings, view, how, mark))
     disks = choose_storage(request, how.method, situation.definitions, situation.source, situation.destination)
     if isinstance(disks, Finding):
         return _refused(request, view, disks, how)
-    situation = replace(situation, storage=disks.storage)
+    situation = settle_mounts(replace(situation, storage=disks.storage))
     if disks.storage is not Storage.SHARED:
         situation = _measure(hypervisor, situation)
     return _plan(situation, f"{how.reason}; {disks.reason}")
@@ -109,7 +111,7 @@ def _measure(hypervisor: Hypervisor, situation: Situation) -> Situation:
     situation = replace(situation, devices={target: facts for target, facts in seen.items() if facts is not None})
     chains = {disk.target: read_chain(hypervisor, host, disk) for disk in disks}
     situation = replace(situation, chains=chains, bases=_bases(hypervisor, situation.destination.name, chains))
-    used = {copy.pool for copy in copies_of(situation)} - {""}
+    used = {copy.pool for copy in copies_of(situation)} - {""} - situation.planned_pools
     there = situation.destination
     pools = tuple(hypervisor.refresh_pool(there.name, p.name) if p.name in used else p for p in there.pools)
     return replace(situation, destination=replace(there, pools=pools))
@@ -176,7 +178,8 @@ def _plan(s: Situation, reason: str) -> Plan:
         findings=findings,
         steps=STEP_TASKS,
         copies=copies,
-        creates=(*(describe_copy(c, s.request.destination) for c in copies), *_creates(s)),
+        mounts=s.mounts,
+        creates=(*_pools(s), *(describe_copy(c, s.request.destination) for c in copies), *_creates(s)),
     )
 
 
@@ -185,6 +188,11 @@ def _creates(s: Situation) -> tuple[str, ...]:
     if s.carries_memory:
         made.append(f"running instance of {s.view.name} on {s.request.destination}")
     return tuple(made)
+
+
+def _pools(s: Situation) -> tuple[str, ...]:
+    planned = (mount for mount in s.mounts if mount.action is not PoolAction.NONE)
+    return tuple(describe_mount(mount, s.destination.name) for mount in planned)
 
 
 def describe_copy(copy: DiskCopy, destination: str) -> str:

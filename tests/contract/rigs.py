@@ -65,6 +65,9 @@ class Rig(Protocol):
     def make_pool(self, host: str) -> Path:
         """An active directory pool, as its directory."""
 
+    def put_directory(self, host: str, path: Path) -> None:
+        """There is a directory that no pool shows."""
+
     def put_file(self, host: str, path: Path) -> None:
         """A file appears behind libvirt's back."""
 
@@ -121,6 +124,9 @@ class FakeRig:
         there = self._fake.hosts[host]
         there.facts = replace(there.facts, pools=(Pool("images", "dir", active=True, target="/images"),))
         return Path("/images")
+
+    def put_directory(self, host: str, path: Path) -> None:
+        self._fake.hosts[host].shelves.directories.add(str(path))
 
     def put_file(self, host: str, path: Path) -> None:
         self._fake.hosts[host].files.add(str(path))
@@ -196,6 +202,9 @@ class LibvirtRig:
         self._virsh(host, "pool-create-as", name, "dir", "--target", str(folder))
         self._pools.append(name)
         return folder
+
+    def put_directory(self, host: str, path: Path) -> None:  # noqa: ARG002 - both hosts see the folder
+        path.mkdir(exist_ok=True)
 
     def put_file(self, host: str, path: Path) -> None:  # noqa: ARG002 - both hosts see the folder
         path.write_bytes(b"\0" * 512)

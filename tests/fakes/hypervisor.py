@@ -26,6 +26,7 @@ from tests.fakes.domain import (
     disks_of,
     identity,
 )
+from tests.fakes.pools import FakePools, Shelves
 
 MEMORY = 64 * 1024 * 1024
 RUNNING_JOB = JobStats(
@@ -48,10 +49,12 @@ class FakeHost:
     """Volumes by pool and name."""
     contents: dict[str, bytearray] = field(default_factory=dict)
     """What is in them, by path."""
+    shelves: Shelves = field(default_factory=Shelves)
+    """Pools' definitions, and directories."""
     reachable: bool = True
 
 
-class FakeHypervisor:
+class FakeHypervisor(FakePools):
     """Hosts, domains and transfers in memory; ``calls`` has every call that changed something, in order."""
 
     def __init__(self, *hosts: str) -> None:

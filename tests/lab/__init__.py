@@ -15,6 +15,20 @@ from tests.lab.guest import Guest, GuestOptions
 from tests.lab.host import Host
 from tests.lab.lab import DomainSnapshot, Lab
 from tests.lab.shell import LabError, LabUnavailable
+from tests.lab.snapshot import Snapshot, check_unchanged, snapshot
 from tests.lab.watch import GuestWatch, Tick
 
-__all__ = ["DomainSnapshot", "Guest", "GuestOptions", "GuestWatch", "Host", "Lab", "LabError", "LabUnavailable", "Tick"]
+__all__ = [
+    "DomainSnapshot",
+    "Guest",
+    "GuestOptions",
+    "GuestWatch",
+    "Host",
+    "Lab",
+    "LabError",
+    "LabUnavailable",
+    "Snapshot",
+    "Tick",
+    "check_unchanged",
+    "snapshot",
+]

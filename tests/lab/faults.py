@@ -74,6 +74,30 @@ def pool_inactive(host: Host, pool: str) -> Iterator[None]:
 
 
 @contextmanager
+def pool_gone(host: Host, pool: str) -> Iterator[str]:
+    """The host has neither the pool nor its directory; yields the definition that it had.
+
+    Whatever has come in its place is taken away at the end.
+    """
+    xml = host.virsh("pool-dumpxml", pool, "--inactive")
+    target = xml.partition("<path>")[2].partition("</path>")[0]
+    _remove_pool(host, pool, target)
+    try:
+        yield xml
+    finally:
+        _remove_pool(host, pool, target)
+        _redefine_pool(host, xml)
+        host.virsh("pool-start", pool)
+        host.virsh("pool-autostart", pool)
+
+
+def _remove_pool(host: Host, pool: str, target: str) -> None:
+    host.virsh("pool-destroy", pool, check=False)
+    host.virsh("pool-undefine", pool, check=False)
+    host.run(["rmdir", target], check=False)
+
+
+@contextmanager
 def small_pool(host: Host, name: str, mib: int) -> Iterator[Path]:
     """A directory pool on a file system of its own; yields its directory as seen from outside."""
     image, inside = host.root / f"{name}.ext4", f"/var/lib/libvirt/{name}"

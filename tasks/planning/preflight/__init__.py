@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tasks.model.finding import Finding, Severity
-from tasks.planning.preflight import capacity, copying, devices, disks, firmware, identity, network, paused, writing
+from tasks.planning.preflight import (
+    capacity,
+    copying,
+    devices,
+    disks,
+    firmware,
+    identity,
+    mounts,
+    network,
+    paused,
+    writing,
+)
 from tasks.planning.preflight.registry import Rule
 from tasks.planning.situation import Situation
 
@@ -29,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     disks.check_media,
     disks.check_network_disks,
     disks.check_disk_options,
+    mounts.check_mounts,
     copying.check_copies,
     copying.check_named_disks,
     copying.check_space,

@@ -12,6 +12,7 @@ from tasks.model.domain import DomainState, JobStats, Mark
 from tasks.model.finding import Severity
 from tasks.model.host import Network, Pool
 from tasks.model.request import Storage
+from tasks.planning.mounts import plan_mounts
 from tasks.planning.preflight import ACCEPTABLE, DESCRIPTIONS, RULES, Situation, run_rules
 from tests.unit.planning.builders import (
     LOCAL_POOL,
@@ -158,7 +159,18 @@ LUKS = "<encryption format='luks'/>"
 CHAIN = "<backingStore type='file'><format type='raw'/><source file='/base.img'/><backingStore/></backingStore>"
 FS = Pool("inner", "fs", active=True, target=f"{SHARED}/inner", source="/dev/sdb1")
 
+
+def mounted(*pools: Pool) -> Situation:
+    """A VM whose disk lies on a netfs pool, with what prepare would do for it on the destination."""
+    return plan_mounts(situation(destination=facts("beta", pools=pools)))
+
+
 CASES = [
+    Case("POOL_MADE", I, mounted(LOCAL_POOL), mounted(POOL)),
+    Case("POOL_STARTED", I, mounted(INACTIVE), mounted(POOL)),
+    Case("POOL_NAME_TAKEN", B, mounted(OTHER_EXPORT), mounted(replace(OTHER_EXPORT, name="other", target="/other"))),
+    Case("POOL_TARGET_TAKEN", B, mounted(replace(LOCAL_POOL, target=SHARED)), mounted(LOCAL_POOL)),
+    Case("POOL_EXPORT_ELSEWHERE", B, mounted(replace(OTHER_PLACE, name="x")), mounted(replace(POOL, name="x"))),
     Case("HAS_SNAPSHOTS", B, situation(view=view(snapshots=2)), OK),
     Case("HAS_SNAPSHOTS", B, situation(offline=True, view=off(snapshots=1)), OK_OFF),
     Case("PAUSED_SINCE_START", B, situation(view=PAUSED_NEW), situation(view=replace(PAUSED_NEW, never_ran=False))),
