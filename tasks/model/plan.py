@@ -29,6 +29,8 @@ class Plan(Frozen):
     """Disks that would be copied; the others stay where they are."""
     mounts: tuple[Mount, ...] = ()
     """Network file systems that disks stay on, with what is done for them on the destination."""
+    nvram: str = ""
+    """File of the source with the UEFI variables, when they would be copied."""
     creates: tuple[str, ...] = ()
     """What would be made on the hosts, in words for people."""
 

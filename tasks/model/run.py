@@ -215,6 +215,8 @@ class RunRecord(Control):
     """What was made on a host, in words for people (the journal is what rollback reads)."""
     copies: tuple[DiskCopy, ...] = ()
     """Disks that are copied; the others stay where they are."""
+    nvram: str = ""
+    """File of the source with the UEFI variables, when they are copied."""
     files: tuple[FileCopy, ...] = ()
     """Files beside the disks that go along."""
     mounts: tuple[Mount, ...] = ()

@@ -31,6 +31,8 @@ class Crossing:
     """The same of the destination."""
     copies: tuple[DiskCopy, ...] = ()
     """Disks that are somewhere else on the destination."""
+    nvram: str = ""
+    """Where the UEFI variables are there; empty: where they were."""
 
 
 def set_mark(root: Element, crossing: Crossing) -> None:
@@ -76,14 +78,32 @@ def place_copied_disks(root: Element, crossing: Crossing) -> None:
             disk.remove(chain)
 
 
+def place_nvram(root: Element, crossing: Crossing) -> None:
+    """UEFI variables that are copied are in a new file, under a name that nothing existing can have."""
+    nvram = root.find("os/nvram")
+    if nvram is None or not crossing.nvram:
+        return
+    source = nvram.find("source")
+    if source is not None:
+        source.set("file", crossing.nvram)
+    else:
+        nvram.text = crossing.nvram
+
+
 Change = Callable[[Element, Crossing], None]
 
-CHANGES: tuple[Change, ...] = (set_mark, move_graphics_listen, place_copied_disks)
+CHANGES: tuple[Change, ...] = (set_mark, move_graphics_listen, place_copied_disks, place_nvram)
 """Everything that differs on the destination, in the order in which it is applied."""
 
 
 def build_destination_xml(
-    xml: str, *, mark: Mark | None, source: str, destination: str, copies: tuple[DiskCopy, ...] = ()
+    xml: str,
+    *,
+    mark: Mark | None,
+    source: str,
+    destination: str,
+    copies: tuple[DiskCopy, ...] = (),
+    nvram: str = "",
 ) -> str:
     """The source's definition with every change made; the rest keeps its meaning.
 
@@ -91,7 +111,7 @@ def build_destination_xml(
         InvalidRequest: code ``XML_INVALID``.
     """
     root = parse_domain_tree(xml)
-    crossing = Crossing(mark, source, destination, copies)
+    crossing = Crossing(mark, source, destination, copies, nvram)
     for change in CHANGES:
         change(root, crossing)
     return to_text(root)

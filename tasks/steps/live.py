@@ -11,13 +11,12 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from tasks.model.domain import JobStats, Mark
+from tasks.model.domain import JobStats
 from tasks.model.errors import HypervisorError, RetryLater
 from tasks.model.ports import Hypervisor, TransferOrder
 from tasks.model.request import Method
 from tasks.model.run import Channel, ErrorInfo, JournalEntry, Progress
 from tasks.parallel import make_thread
-from tasks.planning.destination_xml import build_destination_xml
 from tasks.planning.outcome import Outcome
 from tasks.steps.run import StepRun
 
@@ -76,18 +75,18 @@ def watch(run: StepRun, call: Call | None = None, *, cancellable: bool = True) -
 
 def _order(run: StepRun) -> TransferOrder:
     """Read the definition again, with its passwords, right where it is used; it is never stored."""
-    hypervisor, mark = run.hypervisor, Mark(run.record.id, run.record.attempt, run.record.fence)
+    hypervisor = run.hypervisor
     view = hypervisor.find_domain(run.source, run.uuid)
     live = hypervisor.fetch_xml(run.source, run.uuid, secure=True, migratable=True)
     persistent = view is None or view.persistent
     inactive = hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True) if persistent else live
-    names, copies = run.hostnames(), run.record.copies
+    copies = run.record.copies
     return TransferOrder(
         uuid=run.uuid,
         source=run.source,
         destination=run.destination,
-        destination_xml=build_destination_xml(live, mark=mark, copies=copies, **names),
-        persistent_xml=build_destination_xml(inactive, mark=mark, copies=copies, **names),
+        destination_xml=run.destination_xml(live),
+        persistent_xml=run.destination_xml(inactive),
         bandwidth_mib_s=run.policy.bandwidth_mib_s,
         max_downtime_ms=run.policy.max_downtime_ms,
         auto_converge=run.policy.auto_converge,

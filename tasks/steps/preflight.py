@@ -31,7 +31,13 @@ def run(run: StepRun) -> Verdict:
         return Requeue(plan.source, f"{plan.vm} was moved by hand to {plan.source}")
     if plan.uuid != run.record.uuid:
         return _refuse(run, plan, _replaced(plan))
-    decided = {"method": plan.method, "storage": plan.storage, "copies": plan.copies, "mounts": plan.mounts}
+    decided = {
+        "method": plan.method,
+        "storage": plan.storage,
+        "copies": plan.copies,
+        "mounts": plan.mounts,
+        "nvram": plan.nvram,
+    }
     run.save(vm=plan.vm, findings=plan.findings, **decided)
     return Next()
 

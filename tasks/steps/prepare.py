@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tasks.model.domain import Mark
 from tasks.model.errors import OperatorMustFix
 from tasks.model.request import Method
 from tasks.steps.devices import claim_devices
+from tasks.steps.firmware import plan_nvram
 from tasks.steps.mounts import make_ready
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
@@ -20,8 +20,7 @@ def run(run: StepRun) -> Verdict:
         raise OperatorMustFix(
             "VM_VANISHED", f"{run.record.vm} is no longer on {run.source}", "vmferry vms shows where it is"
         )
-    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
-    run.effect("source_mark", run.source, "", lambda: run.hypervisor.write_mark(run.source, run.uuid, mark))
+    run.effect("source_mark", run.source, "", lambda: run.hypervisor.write_mark(run.source, run.uuid, run.mark))
     run.interrupt_if_asked()
     if view.persistent:
         # A reboot of the source after the move, which is what emptying a host leads to, must not start a second copy.
@@ -35,5 +34,6 @@ def run(run: StepRun) -> Verdict:
     claim_devices(run)
     settle_bases(run)
     if run.method is not Method.SAVED:  # its files change until it is saved
+        plan_nvram(run)
         make_file_volumes(run)
     return Next()

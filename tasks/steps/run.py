@@ -7,15 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tasks.model.domain import DomainView
+from tasks.model.domain import DomainView, Mark
 from tasks.model.errors import VmferryError
 from tasks.model.ports import Hypervisor
 from tasks.model.request import Method
 from tasks.model.run import JournalEntry, JournalKind, Progress, RunRecord
+from tasks.planning.destination_xml import build_destination_xml
 from tasks.planning.outcome import Outcome, decide_outcome
 from tasks.steps.lease import Lease
 from tasks.steps.verdict import CancelRequested, Detached
 
+NVRAM = "nvram"
+"""Key of the UEFI variables among the files that are copied."""
 DOUBTFUL = frozenset({Outcome.BOTH_RUNNING, Outcome.NOWHERE, Outcome.UNCLEAR})
 """Outcomes that two looks at different moments can feign."""
 
@@ -110,10 +113,22 @@ class StepRun:
             self.destination, self.uuid
         )
 
-    def hostnames(self) -> dict[str, str]:
-        """What both hosts call themselves, as ``build_destination_xml`` wants it."""
+    @property
+    def mark(self) -> Mark:
+        """What this owner marks what it makes with."""
+        return Mark(self.record.id, self.record.attempt, self.record.fence)
+
+    def destination_xml(self, xml: str, *, marked: bool = True) -> str:
+        """A definition of the source as the destination shall have it."""
         fetch = self.hypervisor.fetch_hostname
-        return {"source": fetch(self.source), "destination": fetch(self.destination)}
+        return build_destination_xml(
+            xml,
+            mark=self.mark if marked else None,
+            source=fetch(self.source),
+            destination=fetch(self.destination),
+            copies=self.record.copies,
+            nvram=next((file.path for file in self.record.files if file.key == NVRAM), ""),
+        )
 
     def outcome(self) -> Outcome:
         """Where the VM is, read from both hosts now.

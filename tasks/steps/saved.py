@@ -10,13 +10,13 @@ from functools import partial
 from posixpath import join
 
 from tasks.model.disks import DiskCopy, FileCopy
-from tasks.model.domain import DomainState, DomainView, Mark
+from tasks.model.domain import DomainState, DomainView
 from tasks.model.errors import OperatorMustFix
 from tasks.model.run import JournalEntry
-from tasks.planning.destination_xml import build_destination_xml
 from tasks.planning.outcome import describe, is_ours
 from tasks.planning.volume_name import mark_volume_name
 from tasks.steps.copying import copy_files
+from tasks.steps.firmware import plan_nvram
 from tasks.steps.run import StepRun
 from tasks.steps.volumes import make_file_volumes
 from tasks.steps.windows import open_window
@@ -59,7 +59,7 @@ def _save(run: StepRun, source: DomainView | None) -> None:
 
 def _measure(run: StepRun) -> None:
     """Files stopped changing when the VM was saved: what is copied is what they are now."""
-    if run.record.files:
+    if any(file.key == IMAGE for file in run.record.files):
         return
     directory = SAVE_DIRECTORY
     here, there = (open_window(run, host, directory) for host in (run.source, run.destination))
@@ -68,8 +68,7 @@ def _measure(run: StepRun) -> None:
     if image is None:
         message = f"the saved memory of {run.record.vm} is not in {directory} on {run.source}"
         raise OperatorMustFix("SAVE_IMAGE_UNSEEN", message, "another folder for saved images is not supported")
-    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
-    volume = mark_volume_name(name, IMAGE, mark)
+    volume = mark_volume_name(name, IMAGE, run.mark)
     file = FileCopy(
         key=IMAGE,
         source_path=join(directory, name),
@@ -79,7 +78,8 @@ def _measure(run: StepRun) -> None:
         volume=volume,
         path=join(directory, volume),
     )
-    run.save(files=(file,), copies=tuple(_as_it_is(run, copy) for copy in run.record.copies))
+    plan_nvram(run)
+    run.save(files=(*run.record.files, file), copies=tuple(_as_it_is(run, copy) for copy in run.record.copies))
 
 
 def _as_it_is(run: StepRun, copy: DiskCopy) -> DiskCopy:
@@ -90,9 +90,8 @@ def _as_it_is(run: StepRun, copy: DiskCopy) -> DiskCopy:
 
 
 def _define(run: StepRun) -> None:
-    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
     inactive = run.hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
-    xml = build_destination_xml(inactive, mark=mark, copies=run.record.copies, **run.hostnames())
+    xml = run.destination_xml(inactive)
     run.interrupt_if_asked()
     run.effect(
         "destination_definition",
@@ -108,8 +107,7 @@ def _restore(run: StepRun) -> None:
     image = next(file for file in run.record.files if file.key == IMAGE)
     run.interrupt_if_asked()
     saved = run.hypervisor.fetch_saved_xml(run.destination, image.path)
-    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
-    xml = build_destination_xml(saved, mark=mark, copies=run.record.copies, **run.hostnames())
+    xml = run.destination_xml(saved)
 
     def restore() -> None:
         source, destination = run.look()

@@ -18,7 +18,7 @@ from tasks.planning.copies import copied_disks, copies_of
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.mounts import describe_mount, plan_mounts, settle_mounts
-from tasks.planning.preflight import Situation, run_rules
+from tasks.planning.preflight import Situation, firmware, run_rules
 from tasks.planning.storage import choose_storage
 from tasks.steps.devices import look_at_device
 from tasks.steps.images import read_chain
@@ -178,6 +178,7 @@ def _plan(s: Situation, reason: str) -> Plan:
         findings=findings,
         steps=STEP_TASKS,
         copies=copies,
+        nvram="" if s.live else firmware.nvram_of(s) or "",
         mounts=s.mounts,
         creates=(*_pools(s), *(describe_copy(c, s.request.destination) for c in copies), *_creates(s)),
     )

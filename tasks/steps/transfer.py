@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.model.domain import Mark
 from tasks.model.errors import OperatorMustFix, OutcomeUnknown
 from tasks.model.request import Method
-from tasks.planning.destination_xml import build_destination_xml
 from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.steps.copying import copy_files
 from tasks.steps.live import start_and_watch, watch
@@ -60,9 +58,8 @@ def _define_on_destination(run: StepRun) -> Verdict:
         message = f"{run.record.vm} is no longer shut off on {run.source}: {describe(source, run.source)}"
         raise OperatorMustFix("VM_STARTED", message, "retry: it can be moved live")
     copy_files(run)
-    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
     inactive = run.hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
-    xml = build_destination_xml(inactive, mark=mark, copies=run.record.copies, **run.hostnames())
+    xml = run.destination_xml(inactive)
     run.interrupt_if_asked()
     run.effect(
         "destination_definition",

@@ -6,7 +6,7 @@ from tasks.model.disks import DiskCopy, DiskSize
 from tasks.model.domain import DomainView
 from tasks.model.errors import OutcomeUnknown
 from tasks.model.request import Method
-from tasks.planning.destination_xml import build_destination_xml, same_definition
+from tasks.planning.destination_xml import same_definition
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.outcome import describe, is_ours
 from tasks.planning.qcow2 import HEADER_BYTES, backing_path, parse_header
@@ -55,7 +55,7 @@ def _definition_problems(run: StepRun, source: DomainView | None, destination: D
         return []
     hypervisor = run.hypervisor
     inactive = hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
-    intended = build_destination_xml(inactive, mark=None, copies=run.record.copies, **run.hostnames())
+    intended = run.destination_xml(inactive, marked=False)
     actual = hypervisor.fetch_xml(run.destination, run.uuid, inactive=True, secure=True)
     return same_definition(intended, actual)
 

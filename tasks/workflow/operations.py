@@ -69,6 +69,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "started_at": None,
             "copies": (),
             "files": (),
+            "nvram": "",
             "mounts": (),
             "ledger": {},
             "writing": "",

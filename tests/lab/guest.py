@@ -61,6 +61,8 @@ class GuestOptions:
     autostart: bool = False
     extra_xml: str = ""
     """Further devices."""
+    os_xml: str = ""
+    """Further parts of ``os``."""
 
 
 @dataclass
@@ -326,9 +328,10 @@ def _xml(guest: Guest) -> str:
     if options.network:
         devices.append("<interface type='network'><source network='lab'/><model type='virtio'/></interface>")
     boot = f"<kernel>{guest.lab.image}/vmlinuz</kernel><initrd>{guest.lab.image}/initrd</initrd>"
+    boot += f"<cmdline>{quoteattr(_cmdline(guest))[1:-1]}</cmdline>{options.os_xml}"
     return f"""<domain type='{guest.lab.virt_type}'><name>{guest.name}</name><uuid>{guest.uuid}</uuid>
 <memory unit='MiB'>{options.memory_mib}</memory><vcpu>1</vcpu>
-<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type>{boot}<cmdline>{quoteattr(_cmdline(guest))[1:-1]}</cmdline></os>
+<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type>{boot}</os>
 <features><acpi/></features><cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>
 <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{"".join(devices)}

@@ -109,3 +109,40 @@ def test_a_source_that_changes_meanwhile_is_noticed(
     assert ended.error is not None
     assert ended.error.code == {"started": "VM_STARTED", "written": "SOURCE_CHANGED"}[what]
     check_invariants(running, guest, ended, was_running=what == "started", autostart=False)
+
+
+UEFI = (
+    "<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader>"
+    "<nvram>/var/lib/libvirt/qemu/nvram/{}_VARS.fd</nvram>"
+)
+
+
+@pytest.mark.parametrize("point", ["", "transfer.moving", "verify.claimed"])
+@pytest.mark.parametrize("disk", ["local", "shared"])
+def test_uefi_variables_go_along(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest], disk: str, point: str
+) -> None:
+    """Under a name of their own; the source's file stays, and goes nowhere when the move is undone."""
+    guest = make_guest(f"uefi-{disk}", start="off", disk=disk, os_xml=UEFI.format(f"uefi-{disk}"))
+    folders = {host: lab.host(host).root / "var/lib/libvirt/qemu/nvram" for host in ("alpha", "beta")}
+    folders["alpha"].mkdir(parents=True, exist_ok=True)
+    variables = folders["alpha"] / f"uefi-{disk}_VARS.fd"
+    variables.write_bytes(os.urandom(540 << 10))
+    before = sorted(folders["beta"].glob("*"))
+    pools = {host: lab.host(host).virsh("pool-list", "--all", "--name").split() for host in folders}
+    if point:
+        running.fail(point)
+    record = running.wait_end(running.client.submit({"vm": guest.name, "destination": "beta"}).id)
+    assert {host: lab.host(host).virsh("pool-list", "--all", "--name").split() for host in folders} == pools
+    check_invariants(running, guest, record, was_running=False, autostart=False)
+    if point:
+        assert record.state is State.FAILED, running.diagnosis(record.id)
+        assert sorted(folders["beta"].glob("*")) == before
+        return
+    assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
+    moved = next(path for path in folders["beta"].glob("*") if record.id in path.name)
+    assert digest(moved) == digest(variables)
+    seen = lab.states(guest.uuid)["beta"]
+    assert seen is not None
+    assert f">/var/lib/libvirt/qemu/nvram/{moved.name}</nvram>" in seen.xml
+    assert any("nvram" in words for words in record.kept)

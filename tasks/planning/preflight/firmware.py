@@ -12,18 +12,25 @@ FIRMWARE_KINDS = ("loader", "nvram-template", "rom")
 
 
 @rule(
-    NVRAM_NOT_COPIED="The UEFI variables are in a file of the source host, which a shut-off move does not take along.",
+    NVRAM_COPIED="The UEFI variables are in a file of the source host, which is copied.",
     NVRAM_LEFT_ON_SOURCE="The UEFI variables go along with the memory; their old file stays on the source.",
 )
 def check_nvram(s: Situation) -> list[Finding]:
     """Observed: OFFLINE copies nothing (the VM would start from the template); live transfers, and leaves the file."""
-    path = next((d.nvram for d in s.definitions if d.nvram), None)
-    if path is None or find_sharing(path, s.source, s.destination).proven:
+    path = nvram_of(s)
+    if path is None:
         return []
     if s.live:
         return [info("NVRAM_LEFT_ON_SOURCE", f"the UEFI variables are moved; {path} stays on {s.source.name} as it is")]
-    message = f"the UEFI variables in {path} would stay on {s.source.name}, and with them the VM's boot entries"
-    return [blocker("NVRAM_NOT_COPIED", message, "start the VM and move it live, or put the file on shared storage")]
+    return [info("NVRAM_COPIED", f"the UEFI variables in {path} are copied; the file on {s.source.name} is kept")]
+
+
+def nvram_of(s: Situation) -> str | None:
+    """The file with the UEFI variables that only the source has."""
+    path = next((d.nvram for d in s.definitions if d.nvram), None)
+    if path is None or find_sharing(path, s.source, s.destination).proven:
+        return None
+    return path
 
 
 @rule(

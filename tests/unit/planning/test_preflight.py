@@ -321,7 +321,7 @@ CASES = [
     Case("DISK_SHAREABLE", I, situation(domain_xml(file_disk(f"{SHARED}/a", inside="<shareable/>"))), OK),
     Case("DISK_NEEDS_RESERVATIONS", W, dev(PR), OK),
     # State beside the disks
-    Case("NVRAM_NOT_COPIED", B, boot(NVRAM, offline=True), boot(SHARED_NVRAM, offline=True)),
+    Case("NVRAM_COPIED", I, boot(NVRAM, offline=True), boot(SHARED_NVRAM, offline=True)),
     Case("NVRAM_LEFT_ON_SOURCE", I, boot(NVRAM), boot(SHARED_NVRAM)),
     Case("TPM_STATE_NOT_COPIED", B, dev(TPM, offline=True), OK_OFF),
     Case("TPM_STATE_LEFT_ON_SOURCE", I, dev(TPM), OK),
