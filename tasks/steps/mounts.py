@@ -96,7 +96,8 @@ def _make(run: StepRun, mount: Mount, made: Made) -> None:
 
     def make() -> None:
         hypervisor.define_pool(there, xml)
-        hypervisor.start_pool(there, uuid, build=True)
+        # Building sets the permissions of a directory that is there, too.
+        hypervisor.start_pool(there, uuid, build=bool(made.directories))
         if source is not None and source.autostart:
             hypervisor.set_pool_autostart(there, uuid, enabled=True)
 

@@ -1,6 +1,7 @@
 """Everything that a host has, read without the product's code, so that before and after can be compared.
 
-Left out is what changes by itself: logs, caches, free space, and what is in the files of VMs that run.
+Left out is what changes by itself: logs, caches, free space, and what is in the files of VMs that run; and the empty
+element that libvirt leaves where metadata were.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FOLDERS = ("etc/libvirt", "var/lib/libvirt")
 PROGRAMS = ("qemu", "dnsmasq", "glusterfs", "swtpm", "virtiofsd", "libvirt_")
+NO_METADATA = re.compile(r"\s*<metadata/>")
 MEASURED = re.compile(r"\s*<(capacity|allocation|available) [^>]*>[0-9]*</\1>")
 LISTENING = "0A"
 SETTLING_S = 5.0
@@ -68,7 +70,8 @@ def _domains(conn: libvirt.virConnect) -> Iterator[tuple[str, Any]]:
         kept = (domain.hasManagedSaveImage(), sorted(domain.snapshotListNames()))
         xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
         live = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE) if domain.isActive() else ""
-        yield f"domain {domain.UUIDString()}", (domain.name(), domain.state(), flags, kept, xml, live)
+        xmls = [NO_METADATA.sub("", text) for text in (xml, live)]
+        yield f"domain {domain.UUIDString()}", (domain.name(), domain.state(), flags, kept, *xmls)
 
 
 def _pools(host: Host, conn: libvirt.virConnect, busy: str) -> Iterator[tuple[str, Any]]:
@@ -112,14 +115,15 @@ def _files(host: Host, busy: str) -> Iterator[tuple[str, Any]]:
                 continue
             if stat.S_ISSOCK(seen.st_mode):
                 continue
-            what = path.readlink() if path.is_symlink() else _digest(path, busy)
+            what = path.readlink() if path.is_symlink() else _contents(path, busy)
             yield f"file /{path.relative_to(host.root)}", (oct(seen.st_mode), seen.st_uid, seen.st_gid, what)
 
 
 def _mounts(host: Host) -> Iterator[tuple[str, Any]]:
     for line in Path(f"/proc/{host.pid}/mounts").read_text().splitlines():
         device, place, kind = line.split()[:3]
-        yield f"mount {place}", (device, kind)
+        if kind != "nsfs":  # namespaces of other labs
+            yield f"mount {place}", (device, kind)
 
 
 def _running(host: Host) -> Iterator[tuple[str, Any]]:
@@ -139,6 +143,10 @@ def _definitions_of_active(lab: Lab) -> str:
         with closing(lab.host(name).connect()) as conn:
             texts += [d.XMLDesc() for d in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)]
     return "\n".join(texts)
+
+
+def _contents(path: Path, busy: str) -> str:
+    return NO_METADATA.sub("", path.read_text()) if path.suffix == ".xml" else _digest(path, busy)
 
 
 def _digest(path: Path, busy: str) -> str:

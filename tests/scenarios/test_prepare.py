@@ -78,9 +78,11 @@ def pool_of(host: Host, name: str = "shared") -> tuple[str, bool, bool]:
 
 @pytest.mark.parametrize("start", ["running", "off"])
 def test_a_missing_pool_is_made_and_stays(
-    running: Stack, lab: Lab, make_guest: Callable[..., Guest], start: str, without_pool: Snapshot
+    running: Stack, lab: Lab, without_pool: Snapshot, make_guest: Callable[..., Guest], start: str
 ) -> None:
     guest = make_guest(f"made-{start}", start=start)
+    if start == "running":
+        guest.wait_ticking()
     plan = running.client.plan({"vm": guest.name, "destination": "beta"})
     words = f"pool shared on beta ({STORE_ADDRESS}:shared at {SHARED_PATH})"
     assert plan.allowed
@@ -266,7 +268,7 @@ def test_one_that_cannot_be_written_to(running: Stack, lab: Lab, off: Guest, sid
 
 
 def test_a_pool_that_another_vm_has_come_to_use_is_left(
-    running: Stack, lab: Lab, off: Guest, make_guest: Callable[..., Guest], without_pool: Snapshot
+    running: Stack, lab: Lab, off: Guest, without_pool: Snapshot, make_guest: Callable[..., Guest]
 ) -> None:
     second = make_guest("second-1")
     second.wait_ticking()
@@ -288,7 +290,7 @@ def test_a_pool_that_another_vm_has_come_to_use_is_left(
 
 
 def test_two_at_once_make_one_pool(
-    running: Stack, lab: Lab, off: Guest, make_guest: Callable[..., Guest], without_pool: Snapshot
+    running: Stack, lab: Lab, off: Guest, without_pool: Snapshot, make_guest: Callable[..., Guest]
 ) -> None:
     """Both saw that there was none; one of them makes it, and neither fails for the other."""
     second = make_guest("twin-1", start="off", disk_format="raw")
