@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from tasks.model.disks import DiskCopy
 from tasks.model.finding import Finding, Severity
 from tasks.model.frozen import Frozen
 from tasks.model.pools import Mount
 from tasks.model.request import Method, Storage
+
+
+class Downtime(StrEnum):
+    """How long the VM stands still."""
+
+    NONE = "none"
+    SWITCH_OVER = "switch-over"
+    TRANSFER = "transfer"
+
+
+class Alternative(Frozen):
+    """Another way than the one that was chosen."""
+
+    way: str
+    possible: bool
+    reason: str
+    """What it would mean, or why it is not possible."""
+
+
+class Outlook(Frozen):
+    """What a migration would be like. Sizes in bytes, as far as they are known beforehand."""
+
+    downtime: Downtime
+    downtime_words: str
+    memory_bytes: int
+    """All of its memory: of what the guest has never touched little is sent."""
+    disk_bytes: int
+    data_path: str
+    alternatives: tuple[Alternative, ...] = ()
 
 
 class Plan(Frozen):
@@ -33,6 +64,8 @@ class Plan(Frozen):
     """File of the source with the UEFI variables, when they would be copied."""
     creates: tuple[str, ...] = ()
     """What would be made on the hosts, in words for people."""
+    outlook: Outlook | None = None
+    """None when it was refused before there was enough to tell."""
 
 
 def is_allowed(findings: tuple[Finding, ...]) -> bool:

@@ -18,8 +18,9 @@ from tasks.planning.copies import copied_disks, copies_of
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.mounts import describe_mount, plan_mounts, settle_mounts
+from tasks.planning.outlook import outlook
 from tasks.planning.preflight import Situation, firmware, run_rules
-from tasks.planning.storage import choose_storage
+from tasks.planning.storage import can_be_copied, choose_storage
 from tasks.steps.devices import look_at_device
 from tasks.steps.images import read_chain
 from tasks.steps.locate import Sightings, choose_source, look_everywhere
@@ -63,6 +64,8 @@ def survey(
     situation = settle_mounts(replace(situation, storage=disks.storage))
     if disks.storage is not Storage.SHARED:
         situation = _measure(hypervisor, situation)
+    if not view.active:
+        situation = _see_chains(hypervisor, situation)
     return _plan(situation, f"{how.reason}; {disks.reason}")
 
 
@@ -115,6 +118,13 @@ def _measure(hypervisor: Hypervisor, situation: Situation) -> Situation:
     there = situation.destination
     pools = tuple(hypervisor.refresh_pool(there.name, p.name) if p.name in used else p for p in there.pools)
     return replace(situation, destination=replace(there, pools=pools))
+
+
+def _see_chains(hypervisor: Hypervisor, situation: Situation) -> Situation:
+    """Of a VM that is shut off only the images say what lies below its disks; those that stay are read here."""
+    staying = [d for d in situation.disks if can_be_copied(d) and d.target not in situation.chains]
+    found = {disk.target: read_chain(hypervisor, situation.view.host, disk) for disk in staying}
+    return replace(situation, chains={**situation.chains, **found})
 
 
 def _bases(hypervisor: Hypervisor, destination: str, chains: Mapping[str, tuple[ImageFile, ...]]) -> dict[str, Volume]:
@@ -178,6 +188,7 @@ def _plan(s: Situation, reason: str) -> Plan:
         findings=findings,
         steps=STEP_TASKS,
         copies=copies,
+        outlook=outlook(s, copies),
         nvram="" if s.live else firmware.nvram_of(s) or "",
         mounts=s.mounts,
         creates=(*_pools(s), *(describe_copy(c, s.request.destination) for c in copies), *_creates(s)),

@@ -13,8 +13,8 @@ from tasks.planning.storage import MEDIUM_DEVICES, sharing_of
 CHAINED_FORMATS = frozenset({"qcow2", "qed", "vmdk"})
 OPTIONAL_POLICIES = frozenset({"optional", "requisite"})
 SHARE_HINT = (
-    "put it on a netfs pool that both hosts have active with the same source and target; a running VM's disk can be "
-    "copied: --storage copy"
+    "put it on a netfs pool that both hosts have active with the same source and target, or let it be copied: "
+    "--storage copy"
 )
 
 
@@ -36,12 +36,12 @@ def _file_disk(s: Situation, disk: Disk, path: str) -> Finding:
 
 @rule(
     BACKING_FILE_NOT_SHARED="A file of a disk's backing chain is not on shared storage.",
-    BACKING_CHAIN_UNSEEN="The definition does not name the backing chain, which is only known while the VM runs.",
+    BACKING_CHAIN_UNSEEN="No pool shows a disk of a VM that is shut off, so that nobody sees what lies below it.",
 )
 def check_backing_chains(s: Situation) -> list[Finding]:
     """An overlay without its base is nothing."""
-    findings = [f for disk in _staying(s) for path in disk.backing for f in _backing_file(s, disk, path)]
-    chained = [d.target for d in _staying(s) if d.driver_format in CHAINED_FORMATS and not d.backing]
+    findings = [f for disk in _staying(s) for path in _below(s, disk) for f in _backing_file(s, disk, path)]
+    chained = [d.target for d in _staying(s) if d.driver_format in CHAINED_FORMATS and not s.chains.get(d.target)]
     if chained and not s.view.active:
         findings.append(
             info(
@@ -51,6 +51,11 @@ def check_backing_chains(s: Situation) -> list[Finding]:
             )
         )
     return findings
+
+
+def _below(s: Situation, disk: Disk) -> tuple[str, ...]:
+    """Files below a disk: as the running VM has them open, or as the images name them."""
+    return disk.backing or tuple(image.path for image in s.chains.get(disk.target, ())[1:])
 
 
 def _backing_file(s: Situation, disk: Disk, path: str) -> list[Finding]:
