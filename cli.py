@@ -164,7 +164,7 @@ Source = Annotated[
     str | None,
     typer.Option("--from", metavar="HOST", help="Source; found by looking when absent.", autocompletion=complete_host),
 ]
-MethodOption = Annotated[str, typer.Option(help="auto, live, suspend or offline.")]
+MethodOption = Annotated[str, typer.Option(help="auto, live, suspend, saved or offline.")]
 StorageOption = Annotated[str, typer.Option(help="auto, shared, copy or incremental.")]
 PoolOption = Annotated[
     list[str] | None,
@@ -184,6 +184,9 @@ SizeOption = Annotated[
 AcceptOption = Annotated[
     list[str] | None, typer.Option(metavar="CODE", help="A finding that shall not stand in the way; may be repeated.")
 ]
+VerifyOption = Annotated[
+    str, typer.Option(help="deep (everything that was copied through the worker is read again), basic, or auto: deep.")
+]
 PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.", autocompletion=complete_policy)]
 
 
@@ -198,6 +201,7 @@ def _values(
     device: list[str] | None,
     size: list[str] | None,
     accept: list[str] | None,
+    verify: str,
 ) -> dict[str, Any]:
     from tasks.model.request import parse_devices, parse_pools, parse_sizes
 
@@ -207,6 +211,7 @@ def _values(
         "devices": parse_devices(device or []),
         "sizes": parse_sizes(size or []),
         "accept": accept,
+        "verify": verify if verify != "auto" else "",
     }
     return values | {name: value for name, value in more.items() if value}
 
@@ -222,6 +227,7 @@ def plan(
     device: DeviceOption = None,
     size: SizeOption = None,
     accept: AcceptOption = None,
+    verify: VerifyOption = "auto",
     policy: PolicyOption = "default",
     as_json: JsonOption = False,
 ) -> None:
@@ -229,7 +235,7 @@ def plan(
     from tasks.rendering.plans import print_plan
 
     with _client() as client:
-        made = client.plan(_values(vm, to, source, method, storage, policy, pool, device, size, accept))
+        made = client.plan(_values(vm, to, source, method, storage, policy, pool, device, size, accept, verify))
     typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
     raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
 
@@ -297,6 +303,7 @@ def migrate(
     device: DeviceOption = None,
     size: SizeOption = None,
     accept: AcceptOption = None,
+    verify: VerifyOption = "auto",
     policy: PolicyOption = "default",
     run_id: Annotated[str | None, typer.Option("--id", help="Idempotency key; made up when absent.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, kept in the record.")] = None,
@@ -304,7 +311,7 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Enqueue a migration; with --wait the exit code tells how it ended."""
-    values = _values(vm, to, source, method, storage, policy, pool, device, size, accept) | {
+    values = _values(vm, to, source, method, storage, policy, pool, device, size, accept, verify) | {
         "labels": _labels(label or [])
     }
     with _client() as client:

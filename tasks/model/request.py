@@ -88,6 +88,9 @@ class MigrationRequest(BaseModel):
     """Size that a copied disk is grown to at the end, bytes, by its guest-side name; it never shrinks."""
     accept: list[FindingCode] = Field(default_factory=list, max_length=32)
     """Codes of findings that shall not stand in the way: warnings, and those blockers that may be accepted."""
+    verify: Annotated[str, StringConstraints(pattern="^(auto|basic|deep)$")] = AUTO
+    """``deep`` reads everything that was copied through the worker again from the destination and compares it, which
+    is what ``auto`` does; ``basic`` leaves that out, and compares sizes, paths and definitions only."""
     policy: PolicyName = "default"
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
     """Free text for the caller's own use, returned in the record."""

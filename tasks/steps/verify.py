@@ -66,7 +66,8 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
     if destination is None or not copies:
         return []
     now = {d.target: d.source for d in parse_domain(run.hypervisor.fetch_xml(run.destination, run.uuid)).disks}
-    check_contents(run)
+    if run.record.request.verify != "basic":
+        check_contents(run)
     sizes = run.hypervisor.fetch_disk_sizes(run.destination, run.uuid, [copy.target for copy in copies])
     problems = []
     for copy in copies:

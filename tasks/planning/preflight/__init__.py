@@ -43,6 +43,7 @@ RULES: tuple[Rule, ...] = (
     mounts.check_mounts,
     copying.check_copies,
     copying.check_named_disks,
+    copying.check_verification,
     copying.check_space,
     copying.check_flattening,
     writing.check_devices,

@@ -85,6 +85,18 @@ def check_named_disks(s: Situation) -> list[Finding]:
 
 
 @rule(
+    VERIFY_NOT_DEEP="Deep verification was asked for, and the disks of a running VM are not compared: they change.",
+)
+def check_verification(s: Situation) -> list[Finding]:
+    """libvirt's mirror says when both are the same; after that only the destination's goes on changing."""
+    mirrored = [copy.target for copy in copies.copies_of(s) if not copy.length_bytes]
+    if s.request.verify != "deep" or not mirrored:
+        return []
+    message = f"{', '.join(mirrored)} cannot be compared while {s.view.name} writes to it"
+    return [warning("VERIFY_NOT_DEEP", message, "move it shut off, or with --method saved, to have it compared")]
+
+
+@rule(
     COPY_NO_SPACE="A pool of the destination has less free space than the disks that are copied there take up.",
     COPY_MAY_FILL_POOL="The disks that are copied fit as they are, and would not if the VM filled them.",
 )

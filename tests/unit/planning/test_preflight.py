@@ -212,6 +212,12 @@ CASES = [
     Case("SIZE_TOO_SMALL", B, sized({"vda": GIB}), sized({"vda": 10 * GIB})),
     Case("SIZE_OF_DEVICE", B, written(sizes={"vda": 20 * GIB}), written()),
     Case("DISK_GROWS", I, sized({"vda": 20 * GIB}), sized({})),
+    Case(
+        "VERIFY_NOT_DEEP",
+        W,
+        copied(request=request(verify="deep")),
+        copied(request=request(verify="deep"), offline=True, chains={"vda": (FILE,)}),
+    ),
     Case("COPY_POOL_MISSING", B, copied(pool=replace(ROOMY, active=False)), copied()),
     Case("COPY_POOL_MISSING", B, copied(pools={"*": "fast"}), copied(pools={"*": "default"})),
     Case("COPY_POOL_UNFIT", B, copied(pool=LVM, pools={"*": "vg"}), copied()),
