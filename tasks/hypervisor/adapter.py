@@ -9,6 +9,7 @@ from typing import TypeVar
 import libvirt
 
 from tasks.hypervisor import guest, job, saves, streams, volumes
+from tasks.hypervisor import snapshots as snapshot_calls
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
 from tasks.hypervisor.errors import translate, translate_transfer
@@ -17,7 +18,7 @@ from tasks.hypervisor.pool_calls import PoolCalls
 from tasks.hypervisor.storage import file_exists
 from tasks.hypervisor.transfer import migrate
 from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
-from tasks.model.domain import NO_JOB, DomainView, JobStats, Mark
+from tasks.model.domain import NO_JOB, DomainView, JobStats, Mark, Snapshot
 from tasks.model.errors import HostUnreachable, OperatorMustFix
 from tasks.model.host import HostFacts, Pool
 from tasks.model.ports import TransferOrder
@@ -166,9 +167,17 @@ class LibvirtHypervisor(PoolCalls):
         """See the port."""
         self._change(host, lambda connection: guest.define(connection, host, xml))
 
-    def undefine(self, host: str, uuid: str) -> None:
+    def undefine(self, host: str, uuid: str, *, snapshots: bool = False) -> None:
         """See the port."""
-        self._change(host, lambda connection: guest.undefine(connection, host, uuid))
+        self._change(host, lambda connection: guest.undefine(connection, host, uuid, snapshots=snapshots))
+
+    def fetch_snapshots(self, host: str, uuid: str) -> Sequence[Snapshot]:
+        """See the port."""
+        return self._read(host, lambda connection: snapshot_calls.fetch(connection, uuid))
+
+    def redefine_snapshot(self, host: str, uuid: str, snapshot: Snapshot) -> None:
+        """See the port."""
+        self._change(host, lambda connection: snapshot_calls.redefine(connection, uuid, snapshot))
 
     def transfer(self, order: TransferOrder) -> None:
         """See the port. ``order.max_downtime_ms`` is no parameter of libvirt's call: it is said just before, which a

@@ -151,7 +151,7 @@ def define(connection: Connection, host: str, xml: str) -> None:
     connection.defineXML(xml)
 
 
-def undefine(connection: Connection, host: str, uuid: str) -> None:
+def undefine(connection: Connection, host: str, uuid: str, *, snapshots: bool) -> None:
     """Remove an inactive definition; its disks, NVRAM and TPM state stay.
 
     Raises:
@@ -163,7 +163,9 @@ def undefine(connection: Connection, host: str, uuid: str) -> None:
     flags = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
     if connection.getLibVersion() >= KEEP_TPM_SINCE:
         flags |= libvirt.VIR_DOMAIN_UNDEFINE_KEEP_TPM
-    _refuse_loss(domain, host)
+    if snapshots:
+        flags |= libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    _refuse_loss(domain, host, snapshots=snapshots)
     if domain.isActive():
         raise OperatorMustFix("DOMAIN_ACTIVE", f"{host}: {domain.name()} is active", "only a shut off VM is removed")
     domain.undefineFlags(flags)
@@ -194,6 +196,7 @@ def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
         memory_kib=memory_kib,
         vcpus=vcpus,
         snapshots=domain.snapshotNum(),
+        external_snapshots=domain.snapshotNum(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL),
         checkpoints=_count_checkpoints(domain),
         never_ran=state == libvirt.VIR_DOMAIN_PAUSED and _never_ran(domain),
         mark=_read_mark(domain, persistent=persistent),
@@ -239,9 +242,9 @@ def _affect(domain: Any) -> int:
     return flags
 
 
-def _refuse_loss(domain: Any, host: str) -> None:
+def _refuse_loss(domain: Any, host: str, *, snapshots: bool) -> None:
     """What belongs to the definition would go with it, or be left without an owner."""
-    if domain.snapshotNum():
+    if domain.snapshotNum() and not snapshots:
         raise OperatorMustFix(
             "HAS_SNAPSHOTS", f"{host}: {domain.name()} has snapshots", f"virsh -c URI snapshot-list {domain.name()}"
         )

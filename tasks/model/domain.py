@@ -71,6 +71,15 @@ NO_JOB = JobStats(active=False, is_migration=False)
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What libvirt knows of a snapshot; its XML may hold passwords: never store or log it."""
+
+    name: str
+    current: bool
+    xml: str
+
+
+@dataclass(frozen=True, slots=True)
 class DomainView:
     """One domain on one host at one moment."""
 
@@ -89,6 +98,8 @@ class DomainView:
     vcpus: int
     snapshots: int = 0
     """Snapshots that libvirt knows of; not counted in a listing."""
+    external_snapshots: int = 0
+    """Of these, those whose data is in files of their own."""
     checkpoints: int = 0
     """Checkpoints for incremental backups; not counted in a listing."""
     never_ran: bool = False

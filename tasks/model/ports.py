@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
-from tasks.model.domain import DomainView, JobStats, Mark
+from tasks.model.domain import DomainView, JobStats, Mark, Snapshot
 from tasks.model.host import HostFacts, Pool
 from tasks.model.pools import PoolPort
 
@@ -122,9 +122,16 @@ class Hypervisor(PoolPort, Protocol):
         """Define a domain. Never overwrites: raises ``OperatorMustFix`` (``DOMAIN_EXISTS``) when the name or UUID is
         taken by a domain that does not bear the mark in ``xml``."""
 
-    def undefine(self, host: str, uuid: str) -> None:
-        """Remove an inactive definition, keeping its disks and NVRAM; refuses (``DOMAIN_ACTIVE``) when it is active.
-        No error when there is none."""
+    def undefine(self, host: str, uuid: str, *, snapshots: bool = False) -> None:
+        """Remove an inactive definition, keeping its disks and NVRAM; refuses (``DOMAIN_ACTIVE``) when it is active,
+        and (``HAS_SNAPSHOTS``) when it has any, unless what is known of them shall go with it. No error when there is
+        none."""
+
+    def fetch_snapshots(self, host: str, uuid: str) -> Sequence[Snapshot]:
+        """What libvirt knows of a domain's snapshots, parents before children; none when there is no such domain."""
+
+    def redefine_snapshot(self, host: str, uuid: str, snapshot: Snapshot) -> None:
+        """Make a snapshot known, whose data is in the images already."""
 
     def transfer(self, order: TransferOrder) -> None:
         """Migrate live, peer to peer; blocks until libvirt's call returns, on a connection of its own. The call's

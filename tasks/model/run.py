@@ -132,6 +132,7 @@ JournalKind = Literal[
     "proof_volume",
     "destination_volume",
     "destination_definition",
+    "destination_snapshot",
     "transfer",
     "destination_restore",
     "source_save_remove",

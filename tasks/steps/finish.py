@@ -12,6 +12,7 @@ from tasks.model.run import State
 from tasks.planning.outcome import describe, is_ours
 from tasks.steps.run import NVRAM, StepRun
 from tasks.steps.saved import let_go_on, retire_images
+from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Settle, Verdict
 from tasks.steps.windows import close_windows
 
@@ -84,7 +85,9 @@ def _check_still_moved(run: StepRun, source: DomainView | None, destination: Dom
 
 
 def _undefine_source(run: StepRun) -> None:
-    run.effect("source_undefine", run.source, "", lambda: run.hypervisor.undefine(run.source, run.uuid))
+    check_snapshots(run)
+    undefine = partial(run.hypervisor.undefine, run.source, run.uuid, snapshots=True)
+    run.effect("source_undefine", run.source, "", undefine)
     left = run.hypervisor.find_domain(run.source, run.uuid)
     if left is not None and left.active:
         message = f"the VM was started on {run.source} while its definition was being removed"

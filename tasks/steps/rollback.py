@@ -95,7 +95,7 @@ def _undo_definition(run: StepRun, entry: JournalEntry) -> None:
     """Remove only what bears this migration's mark and is not active."""
     view = run.hypervisor.find_domain(entry.host, run.uuid)
     if view is not None and is_ours(view, run.record.id) and not view.active:
-        run.hypervisor.undefine(entry.host, run.uuid)
+        run.hypervisor.undefine(entry.host, run.uuid, snapshots=True)
 
 
 def _undo_volume(run: StepRun, entry: JournalEntry) -> None:
@@ -123,7 +123,7 @@ def _undo_mark(run: StepRun, entry: JournalEntry) -> None:
 
 
 def _nothing(run: StepRun, entry: JournalEntry) -> None:
-    """The source definition is still there, or rollback would not have come here."""
+    """It goes with something else, or the source definition is still there, or rollback would not have come here."""
 
 
 UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
@@ -139,6 +139,7 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "destination_volume": _undo_volume,
     "destination_definition": _undo_definition,
     "transfer": _undo_definition,
+    "destination_snapshot": _nothing,
     "destination_restore": _nothing,
     "source_save_remove": _nothing,
     "destination_resume": _nothing,

@@ -9,6 +9,7 @@ from tasks.steps.copying import copy_files
 from tasks.steps.live import start_and_watch, watch
 from tasks.steps.run import StepRun
 from tasks.steps.saved import move_saved
+from tasks.steps.snapshots import take_snapshots_along
 from tasks.steps.verdict import Next, Verdict
 from tasks.steps.volumes import make_overlays
 
@@ -53,6 +54,7 @@ def _define_on_destination(run: StepRun) -> Verdict:
     """Offline: the disks that must be copied, then the definition; nothing can start the VM there before."""
     source, destination = run.look()
     if is_ours(destination, run.record.id):
+        take_snapshots_along(run)
         return Next()
     if source is None or source.active:
         message = f"{run.record.vm} is no longer shut off on {run.source}: {describe(source, run.source)}"
@@ -68,4 +70,5 @@ def _define_on_destination(run: StepRun) -> Verdict:
         lambda: run.hypervisor.define(run.destination, xml),
         created=f"definition of {run.record.vm} on {run.destination}",
     )
+    take_snapshots_along(run)
     return Next()

@@ -12,6 +12,7 @@ from tasks.planning.outcome import describe, is_ours
 from tasks.planning.qcow2 import HEADER_BYTES, backing_path, parse_header
 from tasks.steps.copying import check_contents
 from tasks.steps.run import StepRun
+from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Next, Verdict
 
 
@@ -31,6 +32,7 @@ def run(run: StepRun) -> Verdict:
     if problems:
         seen = f"{describe(source, run.source)}; {describe(destination, run.destination)}"
         raise OutcomeUnknown("VERIFY_FAILED", f"{'; '.join(problems)} ({seen})", "look at both hosts")
+    check_snapshots(run)
     return Next()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
-from tasks.model.domain import NO_JOB, DomainState, DomainView, JobStats, Mark
+from tasks.model.domain import NO_JOB, DomainState, DomainView, JobStats, Mark, Snapshot
 from tasks.model.errors import HostUnreachable, HypervisorError, OperatorMustFix, OutcomeUnknown
 from tasks.model.host import HostFacts, Pool
 from tasks.model.mark_xml import parse_mark
@@ -293,14 +293,28 @@ class FakeHypervisor(FakePools):
             else:
                 there.domains[uuid] = FakeDomain(name=name, uuid=uuid, inactive_xml=xml)
 
-    def undefine(self, host: str, uuid: str) -> None:
+    def fetch_snapshots(self, host: str, uuid: str) -> Sequence[Snapshot]:
+        """See the port."""
+        with self._asked("fetch_snapshots", host) as there:
+            count = there.domains[uuid].snapshots if uuid in there.domains else 0
+            names = [f"snapshot-{n}" for n in range(count)]
+            return tuple(
+                Snapshot(n, n == names[-1], f"<domainsnapshot><name>{n}</name></domainsnapshot>") for n in names
+            )
+
+    def redefine_snapshot(self, host: str, uuid: str, snapshot: Snapshot) -> None:  # noqa: ARG002
+        """See the port."""
+        with self._asked("redefine_snapshot", host, effect=True) as there:
+            _demand(there, host, uuid).snapshots += 1
+
+    def undefine(self, host: str, uuid: str, *, snapshots: bool = False) -> None:
         """See the port."""
         with self._asked("undefine", host, effect=True) as there:
             domain = there.domains.get(uuid)
             if domain is None:
                 return
             for refused, code in (
-                (domain.snapshots, "HAS_SNAPSHOTS"),
+                (domain.snapshots and not snapshots, "HAS_SNAPSHOTS"),
                 (domain.managed_save, "HAS_MANAGED_SAVE"),
                 (domain.active, "DOMAIN_ACTIVE"),
             ):

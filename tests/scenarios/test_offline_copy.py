@@ -146,3 +146,35 @@ def test_uefi_variables_go_along(
     assert seen is not None
     assert f">/var/lib/libvirt/qemu/nvram/{moved.name}</nvram>" in seen.xml
     assert any("nvram" in words for words in record.kept)
+
+
+@pytest.mark.parametrize("point", ["", "transfer.effected-destination_snapshot", "verify.claimed"])
+@pytest.mark.parametrize("disk", ["local", "shared"])
+def test_internal_snapshots_go_along(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest], disk: str, point: str
+) -> None:
+    """With their data, in the same order, with the same current one; and one can go back to them there."""
+    guest = make_guest(f"snap-{disk}", start="off", disk=disk, autostart=True)
+    for name in ("first", "second"):
+        lab.host("alpha").virsh("snapshot-create-as", guest.name, name)
+    if point:
+        running.fail(point)
+    record = running.wait_end(running.client.submit({"vm": guest.name, "destination": "beta"}).id)
+    check_invariants(running, guest, record, was_running=False, autostart=True)
+    here = "alpha" if point else "beta"
+    assert record.state is (State.FAILED if point else State.SUCCEEDED), running.diagnosis(record.id)
+    host = lab.host(here)
+    assert host.virsh("snapshot-list", guest.name, "--name", "--topological").split() == ["first", "second"]
+    assert host.virsh("snapshot-current", guest.name, "--name").strip() == "second"
+    assert host.virsh("snapshot-parent", guest.name, "second").strip() == "first"
+    host.virsh("snapshot-revert", guest.name, "first")
+    for name in ("second", "first"):
+        host.virsh("snapshot-delete", guest.name, name)
+
+
+def test_external_snapshots_are_refused(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
+    guest = make_guest("snap-external", start="off", disk="shared")
+    lab.host("alpha").virsh("snapshot-create-as", guest.name, "outside", "--disk-only")
+    record = running.wait_end(running.client.submit({"vm": guest.name, "destination": "beta"}).id)
+    assert record.state is State.REFUSED, running.diagnosis(record.id)
+    assert "HAS_SNAPSHOTS" in [finding.code for finding in record.findings]

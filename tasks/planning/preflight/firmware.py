@@ -65,17 +65,18 @@ def check_managed_save(s: Situation) -> list[Finding]:
 
 
 @rule(
-    HAS_SNAPSHOTS="The VM has snapshots that libvirt knows of; neither they nor what it knows of them can go along.",
+    HAS_SNAPSHOTS="The VM has snapshots that libvirt knows of, and they cannot go along this way.",
+    SNAPSHOTS_MOVE="The VM has internal snapshots; they, and what libvirt knows of them, go along.",
     CHECKPOINTS_LOST="The VM has checkpoints for incremental backups, which libvirt drops without a word.",
 )
 def check_snapshots(s: Situation) -> list[Finding]:
     """libvirt refuses a VM with snapshots live (55), and to undefine one that is shut off; checkpoints it forgets."""
     findings = []
-    if s.view.snapshots:
+    if s.view.snapshots and not s.carries_memory and not s.view.external_snapshots:
+        findings.append(info("SNAPSHOTS_MOVE", f"{s.view.snapshots} internal snapshot(s) of {s.view.name} go along"))
+    elif s.view.snapshots:
         message = f"{s.view.name} has {s.view.snapshots} snapshot(s) on {s.source.name}"
-        hint = (
-            f"virsh snapshot-list {s.view.uuid}; keep what virsh snapshot-dumpxml says, then snapshot-delete --metadata"
-        )
+        hint = f"virsh snapshot-list {s.view.uuid}; internal ones go along when the VM is shut off"
         findings.append(blocker("HAS_SNAPSHOTS", message, hint))
     if s.view.checkpoints:
         message = f"{s.view.name} has {s.view.checkpoints} checkpoint(s): the next backup will have to be a full one"
