@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # The lab needs root: namespaces, bridges, libvirtd.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(comma)KEEP$(comma)PAIRS)
 
-.PHONY: help venv system system-lab system-test test check demo demo-down bench screenshots lab lab-down lab-shell docs lock clean
+.PHONY: help venv system system-lab system-test system-nested test check demo demo-down bench screenshots lab lab-down lab-shell docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ system-lab: ## Debian packages that the lab of real hosts needs as well
 
 system-test: ## Debian packages that the tests need on top: a browser, a container engine
 	@.ci/install-packages build runtime lab browser containers
+
+system-nested: ## Debian packages that the nested lab needs (stock kernels, kernel NFS, LVM, KVM guests)
+	@.ci/install-packages build runtime lab nested
 
 $(STAMP): .ci/requirements.txt pyproject.toml
 	@$(MAKE) --no-print-directory system
