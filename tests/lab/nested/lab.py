@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
+from tests.lab.guest import GuestOptions, guest_address
 from tests.lab.host import Host
 from tests.lab.image import build_image
 from tests.lab.lab import Lab, check_root_and_programs
+from tests.lab.nested.guest import NestedGuest
 from tests.lab.nested.machine import GUEST_IMAGE, Machine, NestedHost, NfsServer
 from tests.lab.nested.rootfs import build_base
 from tests.lab.nested.spec import NestedSpec, nested_folder
@@ -21,6 +23,9 @@ from tests.lab.ssh import make_keys
 from tests.lab.store import Store
 
 PROGRAMS = ("ip", "nsenter", "qemu-system-x86_64", "qemu-img", "debootstrap", "lz4", "mke2fs", "cpio", "gcc", "nc")
+
+TICK_MS = 50
+"""A beat costs an emulated processor that emulates another one much."""
 
 
 class NestedLab(Lab):
@@ -100,6 +105,14 @@ class NestedLab(Lab):
     def machines(self) -> list[Machine]:
         """All three, the server first."""
         return [self.server, *(self.host(name) for name in self.spec.hosts)]
+
+    def guest(self, name: str, host: str = "one", *, start: str = "running", **options: Any) -> NestedGuest:
+        """Make a guest: ``start`` is ``running``, ``paused`` or ``off``; for the options see ``GuestOptions``."""
+        chosen = GuestOptions(**({"memory_mib": 128, "tick_ms": TICK_MS} | options))
+        address = guest_address(self._next_number()) if chosen.network else ""
+        guest = NestedGuest(self, name, host, chosen, address=address)
+        guest.create(start)
+        return guest
 
     def host(self, name: str) -> NestedHost:
         """One host."""

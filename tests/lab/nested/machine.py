@@ -15,6 +15,7 @@ from pathlib import Path
 
 import libvirt
 
+from tests.lab.guest import LOGICAL
 from tests.lab.host import SSHD_CONF, Host
 from tests.lab.image import image_folder
 from tests.lab.nested.rootfs import archive, base_folder
@@ -58,7 +59,7 @@ POOLS = {
 <source><host name='{STORE_ADDRESS}'/><dir path='/srv/vms'/><format type='nfs'/></source>
 <target><path>{SHARED_PATH}</path></target></pool>""",
     "local": "<pool type='dir'><name>local</name><target><path>/var/lib/libvirt/images</path></target></pool>",
-    "vg0": """<pool type='logical'><name>vg0</name><source><name>vg0</name><format type='lvm2'/>
+    LOGICAL: """<pool type='logical'><name>vg0</name><source><name>vg0</name><format type='lvm2'/>
 <device path='/dev/vdb'/></source><target><path>/dev/vg0</path></target></pool>""",
 }
 """Network storage as the guide has it, a folder, and a volume group on the second disk."""
@@ -256,7 +257,7 @@ class NestedHost(Machine, Host):
         file = self.root / console.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"")
-        command = [*self.prefix(), shlex.join(["exec", "tail", "-n", "+1", "-F", console])]
+        command = [*self.prefix(), f"exec tail -n +1 -F {shlex.quote(console)} 2>/dev/null"]
         remember(background(command, file), self._follower(console))
 
     def unfollow(self, console: str) -> None:

@@ -1,7 +1,7 @@
 """What the nested machines boot from: a small Debian with its stock cloud kernel; built once, shared by all runs.
 
-The folder has ``vmlinux``, ``initrd`` (busybox and modules; ``machine.py`` adds the rest) and ``base.img`` (ext4): Debian
-as it was installed. What a machine is for is laid over it when it starts.
+The folder has ``vmlinux``, ``initrd`` (busybox and modules; ``machine.py`` adds the rest) and ``base.img`` (ext4): the
+packages as they were installed. What a machine is for is laid over them when it starts.
 """
 
 from __future__ import annotations
