@@ -21,7 +21,7 @@ def main() -> int:
         epilog="run takes its command after --",
     )
     parser.add_argument("action", choices=["up", "down", "status", "shell", "run"])
-    parser.add_argument("--name", default="nested", help="name of the lab (default: nested)")
+    parser.add_argument("--name", default="lab", help="name of the lab (default: lab)")
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
     given = parser.parse_args(words[:cut])

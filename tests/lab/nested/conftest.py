@@ -16,8 +16,8 @@ from tests.lab.nested import NestedGuest, NestedLab
 def nested() -> Iterator[NestedLab]:
     """Two hosts and an NFS server of this run's own, with the test's thread in their hub.
 
-    ``NESTED=name`` uses a lab that is up, and leaves it. Where one cannot be had the tests are skipped with one line; with
-    ``CI=true`` that is a failure.
+    ``NESTED=name`` uses a lab that is up, and leaves it. Where one cannot be had the tests are skipped with one line;
+    with ``CI=true`` that is a failure.
     """
     if name := os.environ.get("NESTED"):
         made = NestedLab.attach(name)

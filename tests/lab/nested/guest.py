@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from tests.lab.guest import CONSOLES, LOGICAL, POOL_PATHS, Guest
-from tests.lab.shell import LabError
+from tests.lab.shell import LabError, until
+from tests.lab.watch import GuestWatch
 
 if TYPE_CHECKING:
     from tests.lab.nested.lab import NestedLab
@@ -43,6 +44,10 @@ class NestedGuest(Guest):
         size = f"unit='MiB'>{self.options.disk_mib}<"
         xml = f"<volume><name>{volume}</name><capacity {size}/capacity><allocation {size}/allocation></volume>"
         conn.storagePoolLookupByName(LOGICAL).createXML(xml, 0)
+
+    def wait_beats(self, watch: GuestWatch, host: str, many: int, timeout_s: float = 120.0) -> None:
+        """Wait until so many beats of a host have been seen."""
+        until(lambda: len(watch.ticks_by_host()[host]) >= many, timeout_s, f"{self.name} does not tick on {host}")
 
     def fill_disk(self, pieces: Sequence[tuple[int, int]]) -> None:
         """Put random data into its raw disks, which are shut off: pieces of (offset, length), MiB."""

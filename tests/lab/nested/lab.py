@@ -37,7 +37,7 @@ class NestedLab(Lab):
     COMMAND: ClassVar[str] = "python -m tests.lab.nested"
 
     @classmethod
-    def up(cls, name: str = "nested", hosts: Sequence[str] = (), *, owner: int | None = None) -> Self:
+    def up(cls, name: str = "lab", hosts: Sequence[str] = (), *, owner: int | None = None) -> Self:
         """Bring a lab up, and take down those whose owner, a process, has died without doing so.
 
         Raises:
