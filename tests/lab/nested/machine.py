@@ -257,6 +257,7 @@ class NestedHost(Machine, Host):
         file = self.root / console.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"")
+        self.run(["touch", console])  # tail looks once a second at what was not there when it began
         command = [*self.prefix(), f"exec tail -n +1 -F {shlex.quote(console)} 2>/dev/null"]
         remember(background(command, file), self._follower(console))
 
