@@ -9,9 +9,10 @@ LAB ?= lab
 WORKERS ?= 3
 STAMP := $(VENV)/.installed
 # The lab needs root: namespaces, bridges, libvirtd.
-AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(comma)KEEP$(comma)PAIRS)
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(comma)KEEP$(comma)PAIRS$(comma)NESTED)
 
-.PHONY: help venv system system-lab system-test test check demo demo-down bench screenshots lab lab-down lab-shell docs lock clean
+.PHONY: help venv system system-lab system-test system-nested test test-nested check demo demo-down bench bench-nested \
+  screenshots lab lab-down lab-shell lab-nested lab-nested-down lab-nested-shell docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +26,9 @@ system-lab: ## Debian packages that the lab of real hosts needs as well
 system-test: ## Debian packages that the tests need on top: a browser, a container engine
 	@.ci/install-packages build runtime lab browser containers
 
+system-nested: ## Debian packages that the nested lab needs (stock kernels, kernel NFS, LVM, KVM guests)
+	@.ci/install-packages build runtime lab nested
+
 $(STAMP): .ci/requirements.txt pyproject.toml
 	@$(MAKE) --no-print-directory system
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +40,11 @@ venv: $(STAMP) ## virtual environment with pinned dependencies
 
 test: venv system-test ## all tests, the lab's and the containers' included
 	$(AS_ROOT) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+test-nested: venv system-nested ## the guide's own machines: stock kernels, NFS, LVM, KVM guests; NESTED=name uses that one
+	@began=$$SECONDS; \
+	$(AS_ROOT) $(BIN)/python -m pytest tests/lab/nested --timeout 900; result=$$?; \
+	echo "nested lab: $$((SECONDS - began)) s"; exit $$result
 
 check: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -60,6 +69,15 @@ lab-down: venv ## take them down again
 
 lab-shell: venv ## a shell that reaches the lab's hosts
 	@$(AS_ROOT) $(BIN)/python -m tests.lab shell --name $(LAB)
+
+lab-nested: venv system-nested ## bring up two emulated hosts and an NFS server; LAB=name
+	@$(AS_ROOT) $(BIN)/python -m tests.lab.nested up --name $(LAB)
+
+lab-nested-down: venv ## take them down again
+	@$(AS_ROOT) $(BIN)/python -m tests.lab.nested down --name $(LAB)
+
+lab-nested-shell: venv ## a shell that reaches them
+	@$(AS_ROOT) $(BIN)/python -m tests.lab.nested shell --name $(LAB)
 
 screenshots: venv system-test ## take the README's pictures anew
 	@$(AS_ROOT) $(BIN)/python -m tests.flower.screenshots

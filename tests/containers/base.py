@@ -86,7 +86,7 @@ def _make(tarball: Path, settings: dict[str, bytes], prefix: Sequence[str]) -> N
     with tempfile.TemporaryDirectory(dir=tarball.parent, prefix="root-") as name:
         root = Path(name)
         root.chmod(0o755)
-        command = [*prefix, "debootstrap", "--variant=minbase", SUITE, name, *_mirror()]
+        command = [*prefix, "debootstrap", "--variant=minbase", SUITE, name, *mirror()]
         _checked(command, timeout_s=MAKE_TIMEOUT_S)
         for path, content in settings.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def _make(tarball: Path, settings: dict[str, bytes], prefix: Sequence[str]) -> N
         part.rename(tarball)
 
 
-def _mirror() -> list[str]:
+def mirror() -> list[str]:
     """The mirror that this machine uses for the suite, none (debootstrap's own) when it uses another suite."""
     sites = run("apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", f"Codename: {SUITE}")
     return sites.split()[:1]

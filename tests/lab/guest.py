@@ -24,7 +24,14 @@ from tests.lab.watch import GuestWatch
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
 
-POOL_PATHS = {"shared": "/var/lib/libvirt/shared", "local": "/var/lib/libvirt/images", "devices": DEVICES_PATH}
+LOGICAL = "vg0"
+"""A volume group, which hosts of the nested lab have."""
+POOL_PATHS = {
+    "shared": "/var/lib/libvirt/shared",
+    "local": "/var/lib/libvirt/images",
+    DEVICES: DEVICES_PATH,
+    LOGICAL: f"/dev/{LOGICAL}",
+}
 CONSOLES = "/var/log/libvirt/qemu"
 UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
@@ -320,7 +327,7 @@ def _cmdline(guest: Guest) -> str:
 def _xml(guest: Guest) -> str:
     options, devices = guest.options, []
     for target, (pool, volume) in guest.disks.items():
-        type_, attribute = ("block", "dev") if pool == DEVICES else ("file", "file")
+        type_, attribute = ("block", "dev") if pool in (DEVICES, LOGICAL) else ("file", "file")
         devices.append(
             f"<disk type='{type_}' device='disk'><driver name='qemu' type='{options.disk_format}' cache='none'/>"
             f"<source {attribute}='{POOL_PATHS[pool]}/{volume}'/><target dev='{target}' bus='virtio'/></disk>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import uuid
 from pathlib import Path
+from typing import ClassVar
 
 import libvirt
 
@@ -58,6 +59,9 @@ NETWORK = "<network><name>lab</name><forward mode='bridge'/><bridge name='br0'/>
 
 class Host(Node):
     """One libvirt host of the lab."""
+
+    pools: ClassVar[dict[str, str]] = POOLS
+    """Their definitions."""
 
     # -- how it is reached ------------------------------------------------------------------------------------------
 
@@ -137,7 +141,7 @@ class Host(Node):
         """Pools and network; libvirt itself mounts the shared one."""
         conn = self.connect()
         try:
-            for name, xml in POOLS.items():
+            for name, xml in self.pools.items():
                 known = [pool.name() for pool in conn.listAllStoragePools()]
                 pool = conn.storagePoolLookupByName(name) if name in known else conn.storagePoolDefineXML(xml)
                 if not pool.isActive():

@@ -50,7 +50,7 @@ def build_image() -> Path:
 def _build(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         work = Path(scratch)
-        kernel = _unpack_kernel(work)
+        kernel = unpack_kernel(work)
         made = work / "made"
         made.mkdir()
         shutil.copy(next((kernel / "boot").glob("vmlinuz-*")), made / "vmlinuz")
@@ -59,7 +59,12 @@ def _build(folder: Path) -> None:
         made.rename(folder)
 
 
-def _unpack_kernel(work: Path) -> Path:
+def unpack_kernel(work: Path) -> Path:
+    """Debian's newest cloud kernel, unpacked in this folder.
+
+    Raises:
+        LabError: apt does not know it.
+    """
     package = _kernel_package()
     if package is None:
         run("apt-get", "update", timeout_s=300)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import libvirt
 
@@ -48,27 +48,34 @@ class DomainSnapshot:
 class Lab:
     """Hosts in namespaces, a hub that reaches them all, and a storage server."""
 
+    SPEC: ClassVar[type[Spec]] = Spec
+    HOST: ClassVar[type[Host]] = Host
+    STORE: ClassVar[type[Store]] = Store
+    COMMAND: ClassVar[str] = "python -m tests.lab"
+
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self._hosts = {name: Host(spec, name, spec.address(name)) for name in spec.hosts}
-        self._store = Store(spec, "store", STORE_ADDRESS)
+        self._hosts = {name: self.HOST(spec, name, spec.address(name)) for name in spec.hosts}
+        self._store = self.STORE(spec, spec.store, STORE_ADDRESS)
 
     # -- up and down --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def up(cls, name: str = "lab", hosts: Sequence[str] = HOSTS) -> Lab:
+    def up(cls, name: str = "lab", hosts: Sequence[str] = ()) -> Self:
         """Bring a lab up; what is up already stays, what an earlier run left half done is made anew.
+
+        No hosts named: all that it can have.
 
         Raises:
             LabUnavailable: this machine cannot have one.
             LabError: something did not start.
         """
-        _check_machine()
-        spec = Spec(name, tuple(hosts))
+        cls._check_machine()
+        spec = cls.SPEC(name, tuple(hosts)) if hosts else cls.SPEC(name)
         spec.folder.mkdir(parents=True, exist_ok=True)
         lab = cls(spec)
         with lab._locked():
-            choose_accelerator(build_image())
+            lab._build()
             if not lab.is_up:
                 lab._take_down()
                 spec.folder.mkdir(parents=True, exist_ok=True)
@@ -78,18 +85,18 @@ class Lab:
         return lab
 
     @classmethod
-    def attach(cls, name: str = "lab") -> Lab:
+    def attach(cls, name: str = "lab") -> Self:
         """A lab that is up.
 
         Raises:
             LabError: it is not.
         """
-        folder = Spec(name).folder
+        folder = cls.SPEC(name).folder
         try:
             hosts = tuple((folder / "hosts").read_text().split())
         except OSError:
-            raise LabError(f"there is no lab {name}: python -m tests.lab up --name {name}") from None
-        return cls(Spec(name, hosts))
+            raise LabError(f"there is no lab {name}: {cls.COMMAND} up --name {name}") from None
+        return cls(cls.SPEC(name, hosts))
 
     def down(self) -> None:
         """Take it down; harmless when it is down."""
@@ -103,6 +110,13 @@ class Lab:
         """Whether all namespaces live; their daemons may not."""
         hub = Path("/run/netns") / self.spec.netns("hub")
         return self._hosts_file.exists() and hub.exists() and all(node.is_up for node in self._nodes())
+
+    @staticmethod
+    def _check_machine() -> None:
+        check_root_and_programs(PROGRAMS, "lab")
+
+    def _build(self) -> None:
+        choose_accelerator(build_image())
 
     def _make(self) -> None:
         hub = self.spec.netns("hub")
@@ -241,16 +255,21 @@ def _snapshot(host: Host, vm: str) -> DomainSnapshot | None:
     return DomainSnapshot(state, reason, active, persistent, autostart, metadata, xml)
 
 
-def _check_machine() -> None:
+def check_root_and_programs(programs: Sequence[str], group: str) -> None:
+    """Whether a lab can be had here.
+
+    Raises:
+        LabUnavailable: it cannot; ``group`` of packages.txt has what is missing.
+    """
     if os.geteuid() != 0:
         raise LabUnavailable("the lab needs root (namespaces, bridges, libvirtd)")
     missing = [
         program
-        for program in PROGRAMS
+        for program in programs
         if shutil.which(program) is None and shutil.which(f"/usr/sbin/{program}") is None
     ]
     if missing:
-        raise LabUnavailable(f"the lab needs {', '.join(missing)}: .ci/install-packages lab")
+        raise LabUnavailable(f"the lab needs {', '.join(missing)}: .ci/install-packages {group}")
     probe = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False)
     if probe.returncode != 0:
         raise LabUnavailable(f"the lab needs namespaces: {probe.stderr.decode().strip()}")

@@ -100,7 +100,7 @@ class Node:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / "etc/libvirt/ssh").mkdir(exist_ok=True)
         (self.root / "up").unlink(missing_ok=True)
-        lines = ["127.0.0.1 localhost", f"{HUB_ADDRESS} hub", f"{STORE_ADDRESS} store"]
+        lines = ["127.0.0.1 localhost", f"{HUB_ADDRESS} hub", f"{STORE_ADDRESS} {self.spec.store}"]
         lines += [f"{self.spec.address(host)} {host}" for host in self.spec.hosts]
         (self.root / "hosts").write_text("\n".join(lines) + "\n")
         (self.root / "nsswitch").write_text("hosts: files\npasswd: files\ngroup: files\n")

@@ -31,6 +31,11 @@ class Spec:
             raise ValueError(f"{self.name!r} is no name of a lab: use up to 31 of a-z 0-9 -")
 
     @property
+    def store(self) -> str:
+        """Name of the storage server."""
+        return "store"
+
+    @property
     def folder(self) -> Path:
         """Everything the lab writes."""
         return labs_folder() / self.name

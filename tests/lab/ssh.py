@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
-from tests.lab.host import Host
+from tests.lab.node import Node
 from tests.lab.shell import run
 from tests.lab.spec import Spec
 
@@ -19,7 +20,7 @@ LogLevel ERROR
 """
 
 
-def make_keys(spec: Spec, hosts: list[Host]) -> None:
+def make_keys(spec: Spec, hosts: Sequence[Node]) -> None:
     """One client key for hub and hosts, one host key each, and a file of known hosts that all share."""
     folder = spec.folder / "ssh"
     folder.mkdir(exist_ok=True)
@@ -45,7 +46,7 @@ def make_keys(spec: Spec, hosts: list[Host]) -> None:
         _install(spec, host)
 
 
-def _install(spec: Spec, host: Host) -> None:
+def _install(spec: Spec, host: Node) -> None:
     ours, theirs = spec.folder / "ssh", host.root / "root/.ssh"
     theirs.chmod(0o700)
     shutil.copy(ours / "known_hosts", theirs / "known_hosts")
