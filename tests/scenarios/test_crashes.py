@@ -35,7 +35,34 @@ OFFLINE_COPY = [
     "verify.claimed",
     "finish.effected",
 ]
-POINTS = {"offline-copy": OFFLINE_COPY, "live": LIVE, "copy": COPY, "offline": OFFLINE}
+SAVED = [
+    "prepare.effected",
+    "transfer.journaled-source_save",
+    "transfer.effected-source_save",
+    "transfer.moving",
+    "transfer.journaled-destination_restore",
+    "transfer.effected-destination_restore",
+    "verify.claimed",
+    "finish.journaled-source_save_remove",
+    "finish.effected-source_save_remove",
+    "finish.effected-destination_resume",
+]
+INCREMENTAL = [
+    "prepare.effected-destination_volume",
+    "transfer.moving",
+    "transfer.effected-destination_volume",
+    "transfer.done",
+    "verify.claimed",
+]
+POINTS = {
+    "offline-copy": OFFLINE_COPY,
+    "saved": SAVED,
+    "incremental": INCREMENTAL,
+    "live": LIVE,
+    "copy": COPY,
+    "offline": OFFLINE,
+}
+ASKED = {"saved": {"method": "saved"}, "incremental": {"storage": "incremental"}}
 CASES = [(kind, point) for kind, points in POINTS.items() for point in points]
 MOVING = dict.fromkeys(POINTS, "transfer.moving") | {"offline": "transfer.effected"}
 
@@ -57,7 +84,13 @@ def guests(lab: Lab) -> Iterator[dict[str, Guest]]:
     copy = lab.guest("crash-copy", disk="local", write_kib_s=16384, write_stop=256, autostart=True)
     away = lab.guest("crash-away", start="off", disk="local", disk_format="raw", disk_mib=160, autostart=True)
     away.fill_disk(((0, 2), (70, 2), (140, 2)))
-    made = {"live": live, "copy": copy, "offline": offline, "offline-copy": away}
+    saved = lab.guest("crash-saved", fill_mib=24, disk="local", autostart=True)
+    top = lab.guest(
+        "crash-top", disk="local", disk_mib=40, below=("qcow2",), write_kib_s=16384, write_stop=256, autostart=True
+    )
+    made = {"live": live, "copy": copy, "offline": offline, "offline-copy": away, "saved": saved, "incremental": top}
+    saved.wait_ticking()
+    top.wait_verified(1)
     live.wait_ticking()
     copy.wait_verified(1)
     yield made
@@ -65,18 +98,18 @@ def guests(lab: Lab) -> Iterator[dict[str, Guest]]:
         guest.remove()
 
 
-def move(running: Stack, lab: Lab, guest: Guest) -> RunRecord:
+def move(running: Stack, lab: Lab, guest: Guest, kind: str = "live") -> RunRecord:
     """Ask for the guest to go to another host than where it is."""
     here = next(host for host, seen in lab.states(guest.uuid).items() if seen is not None)
     there = lab.spec.hosts[(lab.spec.hosts.index(here) + 1) % len(lab.spec.hosts)]
-    return running.client.submit({"vm": guest.name, "destination": there, "policy": "slow"})
+    return running.client.submit({"vm": guest.name, "destination": there, "policy": "slow"} | ASKED.get(kind, {}))
 
 
 def finish(running: Stack, guest: Guest, record: RunRecord, kind: str) -> RunRecord:
     """Wait for the end and check every promise."""
     ended = running.wait_end(record.id)
     check_invariants(running, guest, ended, was_running=not kind.startswith("offline"), autostart=True)
-    if kind == "copy":
+    if kind in ("copy", "incremental"):
         here = ended.destination if ended.state is State.SUCCEEDED else ended.source
         guest.wait_verified_anew(str(here))
     if kind == "offline-copy":
@@ -90,7 +123,7 @@ def test_kill9_of_the_worker(running: Stack, lab: Lab, guests: dict[str, Guest],
     with guest.watch() as watch:
         running.hold(point)
         victim = running.steps_worker()
-        record = move(running, lab, guest)
+        record = move(running, lab, guest, kind)
         running.wait_held()
         victim.kill9()
         survivor = running.steps_worker()
@@ -110,7 +143,7 @@ def test_kill9_of_the_worker_that_rolls_back(
     with guest.watch() as watch:
         running.hold(MOVING[kind])
         victim = running.steps_worker()
-        record = move(running, lab, guest)
+        record = move(running, lab, guest, kind)
         running.wait_held()
         running.client.cancel(record.id)
         running.hold(f"rollback.{point}")
@@ -139,7 +172,7 @@ def test_connection_blip(
     guest = guests[kind]
     with guest.watch() as watch:
         running.hold(point)
-        record = move(running, lab, guest)
+        record = move(running, lab, guest, kind)
         running.wait_held()
         running.redis.client_kill_all()
         running.release()
@@ -155,7 +188,7 @@ def test_redis_killed_and_restarted(
     guest = guests[kind]
     with guest.watch() as watch:
         running.hold(point)
-        record = move(running, lab, guest)
+        record = move(running, lab, guest, kind)
         running.wait_held()
         running.redis.kill()
         running.release()
@@ -175,7 +208,7 @@ def test_message_delivered_twice(
     guest = guests[kind]
     with guest.watch() as watch:
         running.hold(f"{step}.claimed")
-        record = move(running, lab, guest)
+        record = move(running, lab, guest, kind)
         running.wait_held()
         for _ in range(2):
             running.resend(record.id)
