@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.model.disks import ImageFile, Volume
 from tasks.model.domain import Disk
+from tasks.model.errors import OperatorMustFix
 from tasks.model.ports import Hypervisor
 from tasks.planning.qcow2 import HEADER_BYTES, ImageHeader, backing_path, parse_header
 
@@ -38,7 +39,12 @@ def read_chain(hypervisor: Hypervisor, host: str, disk: Disk) -> tuple[ImageFile
 def _top(hypervisor: Hypervisor, host: str, disk: Disk) -> Volume | None:
     pool, _, name = (disk.source or "").partition("/")
     if disk.type == "volume":
-        return hypervisor.find_volume(host, pool, name)
+        try:
+            return hypervisor.find_volume(host, pool, name)
+        except OperatorMustFix as error:
+            if error.code not in ("NO_STORAGE_POOL", "POOL_INACTIVE"):
+                raise
+            return None  # the rules about disks say what is wrong with it
     return hypervisor.find_volume_at(host, disk.source or "")
 
 

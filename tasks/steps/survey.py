@@ -141,11 +141,10 @@ def _on_destination(hypervisor: Hypervisor, destination: str, view: DomainView) 
 
 
 def _media(hypervisor: Hypervisor, destination: str, domain: Domain) -> dict[str, bool | None]:
-    return {
-        disk.source: hypervisor.file_exists(destination, disk.source)
-        for disk in domain.disks
-        if disk.source is not None and disk.type == "file"
-    }
+    """Files that the destination must have: those of disks and drives, and those that the VM boots from."""
+    paths = [disk.source for disk in domain.disks if disk.source is not None and disk.type == "file"]
+    paths += [r.value for r in domain.resources if r.kind in firmware.BOOT_KINDS and r.value.startswith("/")]
+    return {path: hypervisor.file_exists(destination, path) for path in dict.fromkeys(paths)}
 
 
 def _already_there(request: MigrationRequest, view: DomainView) -> Plan:
