@@ -47,12 +47,16 @@ class Row:
     """The guest."""
 
 
+TO_LVM = {"pools": {"*": "vg0"}}
 LVM = {"disk": "vg0", "second_disk": "vg0", "disk_format": "raw", "disk_mib": 32}
+BUSY = {"write_kib_s": 1024, "write_stop": 512}
 # fmt: off
 ROWS = [
-    #   name            method     storage   start      fault                      asked  guest
-    Row("live-nfs",     "live",    "shared", "running", "cancel transfer.moving",  {},    {}),
-    Row("offline-nfs",  "offline", "shared", "off",     "fail transfer.effected",  {},    {}),
+    #   name            method     storage   start      fault                      asked   guest
+    Row("live-nfs",     "live",    "shared", "running", "cancel transfer.moving",  {},     {}),
+    Row("offline-nfs",  "offline", "shared", "off",     "fail transfer.effected",  {},     {}),
+    Row("offline-lvm",  "offline", "copy",   "off",     "fail transfer.moving",    TO_LVM, LVM),
+    Row("live-lvm",     "live",    "copy",   "running", "cancel transfer.moving",  TO_LVM, LVM | BUSY),
 ]
 # fmt: on
 
@@ -78,6 +82,8 @@ def guest(nested: NestedLab, row: Row) -> Iterator[NestedGuest]:
         made.fill_disk(((0, 1), (13, 2)))
     else:
         made.wait_ticking(timeout_s=END_S)
+    if row.options.get("write_stop"):
+        made.wait_verified(1, timeout_s=END_S)
     yield made
     made.remove()
 
@@ -89,6 +95,8 @@ def check_everything(running: Stack, row: Row, guest: NestedGuest, record: RunRe
         seen = len(watch.ticks_by_host()[here])
         guest.wait_beats(watch, here, seen + 10)
         watch.check_continued()
+    if row.options.get("write_stop"):
+        guest.wait_verified_anew(here)
     check_invariants(running, guest, record, was_running=row.start != "off", autostart=True, watch=watch)
     if guest.filled:
         guest.check_filled(here)
