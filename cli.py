@@ -187,6 +187,10 @@ AcceptOption = Annotated[
 VerifyOption = Annotated[
     str, typer.Option(help="deep (everything that was copied through the worker is read again), basic, or auto: deep.")
 ]
+RemedyOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Settle a finding: see docs/remedies.md; may be repeated."),
+]
 PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.", autocompletion=complete_policy)]
 
 
@@ -202,6 +206,7 @@ def _values(
     size: list[str] | None,
     accept: list[str] | None,
     verify: str,
+    remedy: list[str] | None,
 ) -> dict[str, Any]:
     from tasks.model.request import parse_devices, parse_pools, parse_sizes
 
@@ -212,6 +217,7 @@ def _values(
         "sizes": parse_sizes(size or []),
         "accept": accept,
         "verify": verify if verify != "auto" else "",
+        "remedies": remedy,
     }
     return values | {name: value for name, value in more.items() if value}
 
@@ -228,6 +234,7 @@ def plan(
     size: SizeOption = None,
     accept: AcceptOption = None,
     verify: VerifyOption = "auto",
+    remedy: RemedyOption = None,
     policy: PolicyOption = "default",
     as_json: JsonOption = False,
 ) -> None:
@@ -235,7 +242,7 @@ def plan(
     from tasks.rendering.plans import print_plan
 
     with _client() as client:
-        made = client.plan(_values(vm, to, source, method, storage, policy, pool, device, size, accept, verify))
+        made = client.plan(_values(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy))
     typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
     raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
 
@@ -304,6 +311,7 @@ def migrate(
     size: SizeOption = None,
     accept: AcceptOption = None,
     verify: VerifyOption = "auto",
+    remedy: RemedyOption = None,
     policy: PolicyOption = "default",
     run_id: Annotated[str | None, typer.Option("--id", help="Idempotency key; made up when absent.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, kept in the record.")] = None,
@@ -311,7 +319,7 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Enqueue a migration; with --wait the exit code tells how it ended."""
-    values = _values(vm, to, source, method, storage, policy, pool, device, size, accept, verify) | {
+    values = _values(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy) | {
         "labels": _labels(label or [])
     }
     with _client() as client:

@@ -19,6 +19,8 @@ from tasks.model.run import TERMINAL, TRANSITIONS, State
 from tasks.planning import method, storage
 from tasks.planning.doctor import DESCRIPTIONS as DOCTOR_CODES
 from tasks.planning.preflight import ACCEPTABLE, DESCRIPTIONS
+from tasks.planning.remedies import CODES as REMEDY_CODES
+from tasks.planning.remedies import REMEDIES
 
 FOLDER = Path(__file__).parent
 SURVEY_CODES = {
@@ -128,7 +130,7 @@ def findings_page() -> str:
     """Every code that preflight may report."""
     rows = [
         f"| `{code}` | {words} | {'yes' if code in ACCEPTABLE else ''} |"
-        for code, words in sorted((DESCRIPTIONS | method.CODES | storage.CODES | SURVEY_CODES).items())
+        for code, words in sorted((DESCRIPTIONS | method.CODES | storage.CODES | SURVEY_CODES | REMEDY_CODES).items())
     ]
     return "\n".join(
         [
@@ -141,6 +143,30 @@ def findings_page() -> str:
             "",
             "| code | means | a blocker that may be accepted |",
             "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def remedies_page() -> str:
+    """Every remedy that a request may name."""
+    rows = [
+        f"| `{r.name}` | {r.words} | {r.undone} | {', '.join(f'`{code}`' for code in r.codes)} |"
+        for r in REMEDIES.values()
+    ]
+    return "\n".join(
+        [
+            "# Remedies",
+            "",
+            "Generated from `tasks/planning/remedies`. What vmferry does about a finding when the request asks for it:",
+            "`--remedy NAME`, several times for several, or `remedies` of `tasks.migrate`. Nothing of it is done",
+            "unasked; the hint of a finding names what would settle it. `vmferry plan` shows what would be done, every",
+            "effect is journaled before it happens, and a rollback takes it back. What cannot be done is refused",
+            "(`REMEDY_REFUSED`) before anything is changed.",
+            "",
+            "| name | what it does | after a rollback | findings that it settles |",
+            "|---|---|---|---|",
             *rows,
             "",
         ]
@@ -168,7 +194,13 @@ def doctor_page() -> str:
     )
 
 
-PAGES = {"states.md": states_page, "settings.md": settings_page, "findings.md": findings_page, "doctor.md": doctor_page}
+PAGES = {
+    "states.md": states_page,
+    "settings.md": settings_page,
+    "findings.md": findings_page,
+    "remedies.md": remedies_page,
+    "doctor.md": doctor_page,
+}
 
 
 def main() -> int:

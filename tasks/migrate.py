@@ -36,6 +36,7 @@ def _signature(
     sizes: Any = None,
     accept: Any = None,
     verify: Any = None,
+    remedies: Any = None,
 ) -> None:
     """The arguments of ``tasks.migrate``, in their order; later ones have to be named."""
 
@@ -46,7 +47,7 @@ def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any
     except TypeError as error:
         raise InvalidRequest("INVALID_REQUEST", f"tasks.migrate: {error}", "see the arguments in the README") from None
     run_id = values.pop("id", None)
-    for name in ("labels", "pools", "devices", "sizes", "accept", "verify"):
+    for name in ("labels", "pools", "devices", "sizes", "accept", "remedies", "verify"):
         if values.get(name, ...) is None:
             del values[name]
     return values, run_id

@@ -14,6 +14,7 @@ from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
 from tasks.hypervisor.errors import translate, translate_transfer
 from tasks.hypervisor.facts import StaticFacts, read_facts, read_hostname
+from tasks.hypervisor.network_calls import NetworkCalls
 from tasks.hypervisor.pool_calls import PoolCalls
 from tasks.hypervisor.storage import file_exists
 from tasks.hypervisor.transfer import migrate
@@ -28,7 +29,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 10.0
 
 
-class LibvirtHypervisor(PoolCalls):
+class LibvirtHypervisor(PoolCalls, NetworkCalls):
     """Named calls on the inventory's hosts. Thread-safe; connections are opened when first needed.
 
     Make it in the process that uses it: libvirt's connections do not survive a fork.
@@ -162,6 +163,11 @@ class LibvirtHypervisor(PoolCalls):
     def remove_mark(self, host: str, uuid: str) -> None:
         """See the port."""
         self._change(host, lambda connection: guest.remove_mark(guest.demand(connection, uuid)))
+
+    def update_drive(self, host: str, uuid: str, drive: str, *, live: bool) -> None:
+        """See the port."""
+        flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if live else libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        self._change(host, lambda connection: guest.demand(connection, uuid).updateDeviceFlags(drive, flags))
 
     def define(self, host: str, xml: str) -> None:
         """See the port."""

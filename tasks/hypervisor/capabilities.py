@@ -18,6 +18,15 @@ class Guests:
     machines_by_type: dict[str, frozenset[str]] = field(default_factory=dict)
     """Machine types of those virtualisation types that have their own."""
 
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Names that stand for a machine type, with which one that is."""
+    aliases_by_type: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def aliases_of(self, virt_type: str) -> dict[str, str]:
+        """The same for names; of the default emulator where the virtualisation type has no machines of its own."""
+        own = bool(self.machines_by_type.get(virt_type))
+        return self.aliases_by_type.get(virt_type, {}) if own else self.aliases
+
     def machines_of(self, virt_type: str) -> frozenset[str]:
         """Machine types for a virtualisation type; any when it is empty."""
         return self.machines_by_type.get(virt_type) or self.machines
@@ -39,7 +48,14 @@ def parse_guests(capabilities: etree._Element, arch: str) -> Guests:
         virt_types=frozenset(domain.get("type", "") for domain in domains),
         machines=frozenset(name for element in arches for name in _machines(element)),
         machines_by_type={domain.get("type", ""): frozenset(_machines(domain)) for domain in domains},
+        aliases={name: exact for element in arches for name, exact in _aliases(element).items()},
+        aliases_by_type={domain.get("type", ""): _aliases(domain) for domain in domains},
     )
+
+
+def _aliases(element: etree._Element) -> dict[str, str]:
+    found = ((machine.text, machine.get("canonical")) for machine in element.findall("machine"))
+    return {name: exact for name, exact in found if name and exact}
 
 
 def _machines(element: etree._Element) -> list[str]:

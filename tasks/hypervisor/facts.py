@@ -11,6 +11,7 @@ from lxml import etree
 
 from tasks.hypervisor.capabilities import parse_guests
 from tasks.hypervisor.connection import Connection, is_alive
+from tasks.hypervisor.networks import parse_network
 from tasks.hypervisor.storage import read_pools
 from tasks.model.host import HostFacts, Network
 
@@ -85,6 +86,7 @@ def read_facts(
         networks=read_networks(connection),
         interfaces=read_interfaces(connection),
         machines=guests.machines_of(virt_type),
+        machine_aliases=guests.aliases_of(virt_type),
         virt_types=guests.virt_types,
         emulators=emulators,
         cpu_xml="" if cpu is None else etree.tostring(cpu, encoding="unicode"),
@@ -100,9 +102,8 @@ def read_networks(connection: Connection) -> tuple[Network, ...]:
         if error.get_error_code() in UNSUPPORTED:
             return ()
         raise
-    networks = [Network(n.name(), active=True, bridge=_bridge(n)) for n in active]
-    networks += [Network(n.name(), active=False, bridge=_bridge(n)) for n in inactive]
-    return tuple(sorted(networks, key=lambda network: network.name))
+    networks = [_network(n, active=True) for n in active] + [_network(n, active=False) for n in inactive]
+    return tuple(sorted((n for n in networks if n is not None), key=lambda network: network.name))
 
 
 def read_interfaces(connection: Connection) -> frozenset[str]:
@@ -141,11 +142,13 @@ def _memory_kib(connection: Connection, node_total_kib: int) -> tuple[int, int]:
     return total, min(total, sum(int(stats.get(key, 0)) for key in ("free", "buffers", "cached")))
 
 
-def _bridge(network: Any) -> str | None:
+def _network(network: Any, *, active: bool) -> Network | None:
     try:
-        return str(network.bridgeName())
-    except libvirt.libvirtError:
-        return None  # networks of type hostdev or macvtap have none
+        return parse_network(network.XMLDesc(), active=active)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_NETWORK:
+            return None  # gone since the list was made
+        raise
 
 
 def _runs(connection: Connection, emulator: str, arch: str, virt_type: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,12 @@ class Network:
     name: str
     active: bool
     bridge: str | None = None
+    mode: str = ""
+    """How its VMs get out: nat, route, bridge, …; empty when they do not."""
+    ranges: tuple[str, ...] = ()
+    """Its addresses, as ``address/prefix``."""
+    devices: tuple[str, ...] = ()
+    """Interfaces of the host that it goes out by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class HostFacts:
     """Names of host interfaces and bridges, as far as libvirt shows them; empty when it cannot."""
     machines: frozenset[str] = frozenset()
     """Machine types that the emulator offers, for the domain's architecture and type."""
+    machine_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Names that stand for one of them, with which one that is."""
     virt_types: frozenset[str] = frozenset()
     emulators: frozenset[str] = frozenset()
     cpu_xml: str = ""

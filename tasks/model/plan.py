@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from tasks.model.disks import DiskCopy
+from tasks.model.disks import DiskCopy, FileCopy
 from tasks.model.finding import Finding, Severity
 from tasks.model.frozen import Frozen
 from tasks.model.pools import Mount
+from tasks.model.remedies import NO_REMEDIES, Remedied
 from tasks.model.request import Method, Storage
 
 
@@ -62,6 +63,10 @@ class Plan(Frozen):
     """Network file systems that disks stay on, with what is done for them on the destination."""
     nvram: str = ""
     """File of the source with the UEFI variables, when they would be copied."""
+    files: tuple[FileCopy, ...] = ()
+    """Files beside the disks that would be copied."""
+    remedied: Remedied = NO_REMEDIES
+    """What the remedies that were asked for would do."""
     creates: tuple[str, ...] = ()
     """What would be made on the hosts, in words for people."""
     outlook: Outlook | None = None

@@ -9,6 +9,7 @@ from typing import Protocol
 from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
 from tasks.model.domain import DomainView, JobStats, Mark, Snapshot
 from tasks.model.host import HostFacts, Pool
+from tasks.model.networks import NetworkPort
 from tasks.model.pools import PoolPort
 
 
@@ -36,7 +37,7 @@ class TransferOrder:
     """The guest runs while its memory is sent; else it is paused first, and goes on at the destination."""
 
 
-class Hypervisor(PoolPort, Protocol):
+class Hypervisor(PoolPort, NetworkPort, Protocol):
     """Named calls on the inventory's hosts. ``host`` is always an inventory name.
 
     Every call raises ``HostUnreachable`` when there is no connection within the connect timeout, and otherwise one of
@@ -117,6 +118,10 @@ class Hypervisor(PoolPort, Protocol):
 
     def remove_mark(self, host: str, uuid: str) -> None:
         """Remove the mark; no error when there is none."""
+
+    def update_drive(self, host: str, uuid: str, drive: str, *, live: bool) -> None:
+        """Change what is in a CD-ROM or floppy drive, in the running VM or in its definition; ``drive`` is the
+        drive's element as it shall be. A guest that holds its medium is not forced."""
 
     def define(self, host: str, xml: str) -> None:
         """Define a domain. Never overwrites: raises ``OperatorMustFix`` (``DOMAIN_EXISTS``) when the name or UUID is

@@ -62,6 +62,7 @@ PoolName = Annotated[str, StringConstraints(min_length=1, max_length=255, patter
 DevicePath = Annotated[str, StringConstraints(max_length=1024, pattern=r"^(/[^\x00-\x1f\x7f/]+)+$")]
 DiskBytes = Annotated[int, Field(gt=0, le=2**63 - 1)]
 FindingCode = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
+RemedyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,31}$")]
 Label = Annotated[str, StringConstraints(max_length=255)]
 
 
@@ -91,6 +92,8 @@ class MigrationRequest(BaseModel):
     verify: Annotated[str, StringConstraints(pattern="^(auto|basic|deep)$")] = AUTO
     """``deep`` reads everything that was copied through the worker again from the destination and compares it, which
     is what ``auto`` does; ``basic`` leaves that out, and compares sizes, paths and definitions only."""
+    remedies: list[RemedyName] = Field(default_factory=list, max_length=32)
+    """What vmferry shall do about findings that would stand in the way; a rollback takes it back."""
     policy: PolicyName = "default"
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
     """Free text for the caller's own use, returned in the record."""

@@ -12,6 +12,7 @@ from tasks.model.errors import VmferryError
 from tasks.model.finding import Finding
 from tasks.model.frozen import Frozen
 from tasks.model.pools import Mount
+from tasks.model.remedies import NO_REMEDIES, Remedied
 from tasks.model.request import Method, MigrationRequest, Storage
 
 SCHEMA_VERSION = 2
@@ -130,6 +131,9 @@ JournalKind = Literal[
     "destination_pool",
     "destination_pool_start",
     "proof_volume",
+    "source_medium",
+    "destination_network",
+    "destination_network_start",
     "destination_volume",
     "destination_definition",
     "destination_snapshot",
@@ -222,6 +226,8 @@ class RunRecord(Control):
     """Files beside the disks that go along."""
     mounts: tuple[Mount, ...] = ()
     """Network file systems that disks stay on."""
+    remedied: Remedied = NO_REMEDIES
+    """What the remedies that were asked for do."""
     ledger: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Guest-side name -> checksum of each piece of the disk's file that has arrived, in order."""
     writing: str = ""

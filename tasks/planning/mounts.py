@@ -76,7 +76,7 @@ def settle_mounts(s: Situation) -> Situation:
     )
     actions = {mount.destination_pool: before.get(mount.destination_pool, mount.action) for mount in used}
     mounts = tuple(mount.model_copy(update={"action": actions[mount.destination_pool]}) for mount in used)
-    return replace(s, mounts=mounts)
+    return replace(s, mounts=mounts, destination=_without_pools(s, mounts))
 
 
 def clashes_of(s: Situation) -> list[tuple[Clash, bool]]:
@@ -212,6 +212,17 @@ def _merge(mounts: Iterator[Mount]) -> tuple[Mount, ...]:
         before = found.get(key)
         found[key] = mount if before is None or mount.written else before
     return tuple(found.values())
+
+
+def _without_pools(s: Situation, mounts: Sequence[Mount]) -> HostFacts:
+    """Pools that were planned and are not needed after all stay as they are."""
+    dropped = {m.destination_pool: m.action for m in s.mounts} | {m.destination_pool: PoolAction.NONE for m in mounts}
+    pools = (
+        replace(pool, active=pool.active and dropped.get(pool.name) is not PoolAction.START)
+        for pool in s.destination.pools
+        if dropped.get(pool.name) is not PoolAction.MAKE
+    )
+    return replace(s.destination, pools=tuple(pools))
 
 
 def _with_pools(destination: HostFacts, source: HostFacts, planned: Sequence[Mount]) -> HostFacts:

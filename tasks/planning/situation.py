@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tasks.model.disks import DeviceFacts, DiskSize, ImageFile, Volume
+from tasks.model.disks import DeviceFacts, DiskSize, FileCopy, ImageFile, Volume
 from tasks.model.domain import Disk, Domain, DomainView, Interface, Mark, Resource
+from tasks.model.finding import Finding
 from tasks.model.host import HostFacts
 from tasks.model.pools import Mount, PoolAction
+from tasks.model.remedies import NO_REMEDIES, Remedied
 from tasks.model.request import Method, MigrationRequest, Storage
 
 
@@ -43,6 +45,14 @@ class Situation:
     """Guest-side name -> device of the destination that the disk shall be written to, of those that a pool shows."""
     mounts: tuple[Mount, ...] = ()
     """Network file systems that disks stay on; the destination's pools are shown as *prepare* will make them."""
+    media_files: Mapping[str, Volume] = field(default_factory=dict)
+    """Path -> file of the source, of the images in drives that the destination lacks."""
+    files: tuple[FileCopy, ...] = ()
+    """Files beside the disks that go along."""
+    remedied: Remedied = NO_REMEDIES
+    """What the remedies asked for do; the rest of the situation is as it is with that done."""
+    notes: tuple[Finding, ...] = ()
+    """What they say."""
     mark: Mark | None = None
     """What objects made by this migration are marked with; None for a dry run."""
     run_id: str = ""

@@ -5,33 +5,17 @@ from __future__ import annotations
 import os
 from posixpath import dirname, normpath
 
-from tasks.model.domain import Mark
-from tasks.model.errors import InvalidRequest, OperatorMustFix, RetryLater
-from tasks.model.frozen import Frozen
+from tasks.model.errors import OperatorMustFix, RetryLater
 from tasks.model.pools import Mount, PoolAction, PoolView
 from tasks.model.run import JournalEntry
-from tasks.planning.domain_xml import parse_domain
 from tasks.planning.mounts import Clash, describe_mount, find_counterpart
-from tasks.planning.object_mark import mark_uuid
 from tasks.planning.pool_users import uses_pool
 from tasks.planning.pool_xml import copy_pool_xml
 from tasks.planning.volume_name import mark_volume_name, parse_volume_mark
+from tasks.steps.made import Made, leave, users_of
 from tasks.steps.run import StepRun
 
 PROOF_BYTES = 4096
-
-
-class Made(Frozen):
-    """What the journal keeps of an object that is known by its UUID: whose mark the UUID was made from."""
-
-    attempt: int
-    fence: int
-    directories: tuple[str, ...] = ()
-    """Directories that were not there before, the innermost first."""
-
-    def uuid(self, run: StepRun, what: str) -> str:
-        """The UUID of one of the objects."""
-        return mark_uuid(Mark(run.record.id, self.attempt, self.fence), what)
 
 
 def make_ready(run: StepRun) -> None:
@@ -170,9 +154,8 @@ def _prove(run: StepRun, mount: Mount) -> None:
     for left in [e for e in run.record.journal if e.kind == "proof_volume" and not e.undone]:
         undo_proof(run, left)
         run.mark_undone(left)
-    mark = Mark(run.record.id, run.record.attempt, run.record.fence)
     pools = {"source": (run.source, mount.source_pool), "destination": (run.destination, mount.destination_pool)}
-    names = {side: mark_volume_name("proof", side, mark) for side in pools}
+    names = {side: mark_volume_name("proof", side, run.mark) for side in pools}
     try:
         for side, (host, pool) in pools.items():
             _write(run, host, pool, names[side])
@@ -259,7 +242,7 @@ def undo_proof(run: StepRun, entry: JournalEntry) -> None:
 
 def _stop_unless_used(run: StepRun, host: str, there: PoolView) -> bool:
     """Stop a pool; False when something needs it by now: it is left then, and the record says so."""
-    why = ", ".join(_users(run, host, there))
+    why = ", ".join(users_of(run, host, lambda domain: uses_pool(domain, there.pool)))
     if not why:
         try:
             run.hypervisor.stop_pool(host, there.uuid)
@@ -268,25 +251,5 @@ def _stop_unless_used(run: StepRun, host: str, there: PoolView) -> bool:
                 raise
             why = error.message
     if why:
-        words = f"pool {there.pool.name} on {host}, active for this migration, is in use by now: {why}"
-        run.save(kept=(*(kept for kept in run.record.kept if kept != words), words))
+        leave(run, f"pool {there.pool.name} on {host}", why)
     return not why
-
-
-def _users(run: StepRun, host: str, there: PoolView) -> list[str]:
-    return [v.name for v in run.hypervisor.list_domains(host) if _uses(run, host, v.uuid, there)]
-
-
-def _uses(run: StepRun, host: str, uuid: str, there: PoolView) -> bool:
-    for inactive in (False, True):
-        try:
-            domain = parse_domain(run.hypervisor.fetch_xml(host, uuid, inactive=inactive))
-        except InvalidRequest:
-            return True  # nobody can say
-        except OperatorMustFix as error:
-            if error.code != "NO_DOMAIN":
-                raise
-            return False  # gone since it was listed
-        if uses_pool(domain, there.pool):
-            return True
-    return False

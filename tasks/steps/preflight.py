@@ -37,6 +37,8 @@ def run(run: StepRun) -> Verdict:
         "copies": plan.copies,
         "mounts": plan.mounts,
         "nvram": plan.nvram,
+        "files": plan.files,
+        "remedied": plan.remedied,
     }
     run.save(vm=plan.vm, findings=plan.findings, **decided)
     return Next()

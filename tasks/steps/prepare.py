@@ -6,7 +6,9 @@ from tasks.model.errors import OperatorMustFix
 from tasks.model.request import Method
 from tasks.steps.devices import claim_devices
 from tasks.steps.firmware import plan_nvram
+from tasks.steps.media import eject_media
 from tasks.steps.mounts import make_ready
+from tasks.steps.networks import make_networks
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Next, Verdict
 from tasks.steps.volumes import make_file_volumes, settle_bases
@@ -30,6 +32,8 @@ def run(run: StepRun) -> Verdict:
             "1" if view.autostart else "0",
             lambda: run.hypervisor.set_autostart(run.source, run.uuid, enabled=False),
         )
+    eject_media(run)
+    make_networks(run)
     make_ready(run)
     claim_devices(run)
     settle_bases(run)

@@ -12,7 +12,9 @@ from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.planning.volume_name import parse_volume_mark
 from tasks.steps.devices import release_device
 from tasks.steps.live import SETTLING, watch
+from tasks.steps.media import undo_medium
 from tasks.steps.mounts import undo_pool, undo_pool_start, undo_probe, undo_proof
+from tasks.steps.networks import undo_network, undo_network_start
 from tasks.steps.run import StepRun
 from tasks.steps.saved import undo_save
 from tasks.steps.verdict import Forward, Settle, Verdict
@@ -136,6 +138,9 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "destination_pool": undo_pool,
     "destination_pool_start": undo_pool_start,
     "proof_volume": undo_proof,
+    "source_medium": undo_medium,
+    "destination_network": undo_network,
+    "destination_network_start": undo_network_start,
     "destination_volume": _undo_volume,
     "destination_definition": _undo_definition,
     "transfer": _undo_definition,

@@ -127,6 +127,8 @@ class StepRun:
             source=fetch(self.source),
             destination=fetch(self.destination),
             copies=self.record.copies,
+            media=self.record.files,
+            remedied=self.record.remedied,
             nvram=next((file.path for file in self.record.files if file.key == NVRAM), ""),
         )
 

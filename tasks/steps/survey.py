@@ -19,7 +19,9 @@ from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.mounts import describe_mount, plan_mounts, settle_mounts
 from tasks.planning.outlook import outlook
-from tasks.planning.preflight import Situation, firmware, run_rules
+from tasks.planning.preflight import Situation, firmware
+from tasks.planning.remedies import apply_remedies, judge
+from tasks.planning.remedies.media import is_medium_missing
 from tasks.planning.storage import can_be_copied, choose_storage
 from tasks.steps.devices import look_at_device
 from tasks.steps.images import read_chain
@@ -58,6 +60,7 @@ def survey(
     if isinstance(how, Finding):
         return _refused(request, view, how)
     situation = plan_mounts(_look(hypervisor, request, sightings, view, how, mark))
+    situation = apply_remedies(_look_at_media(hypervisor, situation))
     disks = choose_storage(request, how.method, situation.definitions, situation.source, situation.destination)
     if isinstance(disks, Finding):
         return _refused(request, view, disks, how)
@@ -85,7 +88,7 @@ def _look(
         source = pool.submit(hypervisor.fetch_facts, view.host, **kind)
         destination = pool.submit(hypervisor.fetch_facts, request.destination, **kind)
         there = pool.submit(_on_destination, hypervisor, request.destination, view)
-        media = _media(hypervisor, request.destination, live)
+        media = _media(hypervisor, request.destination, (live, inactive) if inactive else (live,))
         return Situation(
             request=request,
             run_id=mark.id if mark else "",
@@ -140,11 +143,19 @@ def _on_destination(hypervisor: Hypervisor, destination: str, view: DomainView) 
     return tuple(found.values())
 
 
-def _media(hypervisor: Hypervisor, destination: str, domain: Domain) -> dict[str, bool | None]:
+def _media(hypervisor: Hypervisor, destination: str, definitions: Sequence[Domain]) -> dict[str, bool | None]:
     """Files that the destination must have: those of disks and drives, and those that the VM boots from."""
-    paths = [disk.source for disk in domain.disks if disk.source is not None and disk.type == "file"]
-    paths += [r.value for r in domain.resources if r.kind in firmware.BOOT_KINDS and r.value.startswith("/")]
+    paths = [d.source for one in definitions for d in one.disks if d.source is not None and d.type == "file"]
+    resources = [r for one in definitions for r in one.resources if r.kind in firmware.BOOT_KINDS]
+    paths += [r.value for r in resources if r.value.startswith("/")]
     return {path: hypervisor.file_exists(destination, path) for path in dict.fromkeys(paths)}
+
+
+def _look_at_media(hypervisor: Hypervisor, situation: Situation) -> Situation:
+    """The source's files of images that the destination lacks: a remedy can copy what can be read."""
+    lacking = {d.source for d in situation.disks if d.source and is_medium_missing(situation, d) == "MEDIUM_MISSING"}
+    found = {path: hypervisor.find_volume_at(situation.source.name, path) for path in sorted(lacking)}
+    return replace(situation, media_files={path: volume for path, volume in found.items() if volume is not None})
 
 
 def _already_there(request: MigrationRequest, view: DomainView) -> Plan:
@@ -173,7 +184,7 @@ def _refused(request: MigrationRequest, view: DomainView, why: Finding, how: Met
 
 
 def _plan(s: Situation, reason: str) -> Plan:
-    findings, copies = run_rules(s), copies_of(s)
+    findings, copies = judge(s), copies_of(s)
     return Plan(
         vm=s.view.name,
         uuid=s.view.uuid,
@@ -190,7 +201,15 @@ def _plan(s: Situation, reason: str) -> Plan:
         outlook=outlook(s, copies),
         nvram="" if s.live else firmware.nvram_of(s) or "",
         mounts=s.mounts,
-        creates=(*_pools(s), *(describe_copy(c, s.request.destination) for c in copies), *_creates(s)),
+        files=s.files,
+        remedied=s.remedied,
+        creates=(
+            *_pools(s),
+            *_networks(s),
+            *_files(s),
+            *(describe_copy(c, s.request.destination) for c in copies),
+            *_creates(s),
+        ),
     )
 
 
@@ -199,6 +218,15 @@ def _creates(s: Situation) -> tuple[str, ...]:
     if s.carries_memory:
         made.append(f"running instance of {s.view.name} on {s.request.destination}")
     return tuple(made)
+
+
+def _files(s: Situation) -> tuple[str, ...]:
+    return tuple(f"volume {file.volume} in pool {file.pool} on {s.destination.name}" for file in s.files)
+
+
+def _networks(s: Situation) -> tuple[str, ...]:
+    words = {"make": "network", "start": "start of network"}
+    return tuple(f"{words[n.action]} {n.name} on {s.destination.name}" for n in s.remedied.networks)
 
 
 def _pools(s: Situation) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def _definition_problems(run: StepRun, source: DomainView | None, destination: D
 def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
     """Each copied disk is its new volume there, of the size that the guest saw before."""
     copies = run.record.copies
-    if destination is None or not copies:
+    if destination is None or not (copies or run.record.files):
         return []
     now = {d.target: d.source for d in parse_domain(run.hypervisor.fetch_xml(run.destination, run.uuid)).disks}
     if run.record.request.verify != "basic":

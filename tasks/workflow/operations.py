@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.model.errors import InvalidRequest, StaleOwner
+from tasks.model.remedies import NO_REMEDIES
 from tasks.model.request import Method, MigrationRequest, parse_id, parse_request
 from tasks.model.run import ErrorInfo, RunRecord, State, StepName
 from tasks.planning.preflight import DESCRIPTIONS
+from tasks.planning.remedies import REMEDIES
 from tasks.workflow.dispatch import dispatch, publish, settle
 from tasks.workflow.runtime import Runtime
 
@@ -71,6 +73,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "files": (),
             "nvram": "",
             "mounts": (),
+            "remedied": NO_REMEDIES,
             "ledger": {},
             "writing": "",
             "kept": (),
@@ -134,7 +137,7 @@ def check_inventory(runtime: Runtime, request: MigrationRequest) -> None:
     """Refuse names that the configuration does not have.
 
     Raises:
-        InvalidRequest: ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``, ``UNKNOWN_FINDING``.
+        InvalidRequest: ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``, ``UNKNOWN_FINDING``, ``UNKNOWN_REMEDY``.
     """
     for host in filter(None, (request.destination, request.source)):
         if host not in runtime.settings.hosts:
@@ -145,6 +148,9 @@ def check_inventory(runtime: Runtime, request: MigrationRequest) -> None:
     if unknown := [code for code in request.accept if code not in DESCRIPTIONS]:
         message = f"there is no finding {', '.join(unknown)} that could be accepted"
         raise InvalidRequest("UNKNOWN_FINDING", message, "vmferry plan shows the codes, docs/findings.md all of them")
+    if unknown := [name for name in request.remedies if name not in REMEDIES]:
+        message = f"there is no remedy {', '.join(unknown)}"
+        raise InvalidRequest("UNKNOWN_REMEDY", message, f"known remedies: {', '.join(REMEDIES)}")
     if request.policy not in runtime.settings.policies:
         known = ", ".join(runtime.settings.policies)
         raise InvalidRequest("UNKNOWN_POLICY", f"there is no policy {request.policy}", f"known policies: {known}")

@@ -50,7 +50,9 @@ class Rig(Protocol):
     def xml(self, name: str, uuid: str, inside: str = "") -> str:
         """A definition that both hosts can run."""
 
-    def make(self, host: str, *, running: bool, persistent: bool = True, mark: Mark | None = None) -> str:
+    def make(
+        self, host: str, *, running: bool, persistent: bool = True, mark: Mark | None = None, inside: str = ""
+    ) -> str:
         """A domain with a new name; returns its UUID. When it runs, it changes its memory all the time."""
 
     def suspend(self, host: str, uuid: str) -> None:
@@ -102,9 +104,11 @@ class FakeRig:
     def xml(self, name: str, uuid: str, inside: str = "") -> str:
         return domain_xml(name, uuid, inside=inside)
 
-    def make(self, host: str, *, running: bool, persistent: bool = True, mark: Mark | None = None) -> str:
+    def make(
+        self, host: str, *, running: bool, persistent: bool = True, mark: Mark | None = None, inside: str = ""
+    ) -> str:
         name, uuid = new_identity()
-        xml = self.xml(name, uuid)
+        xml = self.xml(name, uuid, inside)
         xml = xml if mark is None else with_mark(xml, mark)
         self._fake.add_domain(host, xml, running=running, persistent=persistent)
         return uuid
@@ -171,11 +175,13 @@ class LibvirtRig:
     def xml(self, name: str, uuid: str, inside: str = "") -> str:
         return LAB_DOMAIN.format(name=name, uuid=uuid, floppy=self._floppy, inside=inside)
 
-    def make(self, host: str, *, running: bool, persistent: bool = True, mark: Mark | None = None) -> str:
+    def make(
+        self, host: str, *, running: bool, persistent: bool = True, mark: Mark | None = None, inside: str = ""
+    ) -> str:
         name, uuid = new_identity()
         self._made.append(uuid)
         path = self._folder / f"{name}.xml"
-        xml = self.xml(name, uuid)
+        xml = self.xml(name, uuid, inside)
         path.write_text(xml if mark is None else with_mark(xml, mark), encoding="utf-8")
         if persistent:
             self._virsh(host, "define", str(path))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from tasks.model.domain import ACTIVE_STATES, NO_JOB, DomainState, DomainView, JobStats, Mark
+from tasks.model.errors import OperatorMustFix
 from tasks.model.mark_xml import parse_mark
 from tasks.planning.mark_xml import with_mark, without_mark
 
@@ -78,6 +79,18 @@ class FakeDomain:
         self.state, self.reason = DomainState.PAUSED if paused else DomainState.RUNNING, 1
         self.live_xml = self.inactive_xml
 
+    def update_drive(self, host: str, drive: str, *, live: bool) -> None:
+        """Replace the drive with the same guest-side name."""
+        if live and not self.active:
+            raise OperatorMustFix("OPERATION_INVALID", f"{host}: domain is not running", "")
+        text = _with_drive(self.live_xml if live else self.inactive_xml, drive)
+        if text is None:
+            raise OperatorMustFix("LIBVIRT_ERROR", f"{host}: no such drive", "")
+        if live:
+            self.live_xml = text
+        else:
+            self.inactive_xml = text
+
     def view(self, host: str, *, bare: bool = False) -> DomainView:
         """As the port shows it; ``bare`` without mark and job."""
         root = etree.fromstring(self.live_xml if self.active else self.inactive_xml)
@@ -103,6 +116,17 @@ class FakeDomain:
         """The definition; without ``secure`` it has no passwords."""
         text = self.live_xml if self.active and not inactive else self.inactive_xml
         return text if secure else _without_passwords(text)
+
+
+def _with_drive(xml: str, drive: str) -> str | None:
+    root, new = etree.fromstring(xml), etree.fromstring(drive)
+    name, devices = new.find("target"), root.find("devices")
+    for disk in root.findall("devices/disk"):
+        target = disk.find("target")
+        if devices is not None and target is not None and name is not None and target.get("dev") == name.get("dev"):
+            devices.replace(disk, new)
+            return etree.tostring(root, encoding="unicode")
+    return None
 
 
 def identity(xml: str) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from tests.fakes.domain import (
     disks_of,
     identity,
 )
+from tests.fakes.networks import FakeNetwork, FakeNetworks
 from tests.fakes.pools import FakePools, Shelves
 
 MEMORY = 64 * 1024 * 1024
@@ -49,12 +50,14 @@ class FakeHost:
     """Volumes by pool and name."""
     contents: dict[str, bytearray] = field(default_factory=dict)
     """What is in them, by path."""
+    networks: dict[str, FakeNetwork] = field(default_factory=dict)
+    """Definitions of networks, by name."""
     shelves: Shelves = field(default_factory=Shelves)
     """Pools' definitions, and directories."""
     reachable: bool = True
 
 
-class FakeHypervisor(FakePools):
+class FakeHypervisor(FakePools, FakeNetworks):
     """Hosts, domains and transfers in memory; ``calls`` has every call that changed something, in order."""
 
     def __init__(self, *hosts: str) -> None:
@@ -276,6 +279,11 @@ class FakeHypervisor(FakePools):
         """See the port."""
         with self._asked("remove_mark", host, effect=True) as there:
             _demand(there, host, uuid).set_mark(None)
+
+    def update_drive(self, host: str, uuid: str, drive: str, *, live: bool) -> None:
+        """See the port."""
+        with self._asked("update_drive", host, effect=True) as there:
+            _demand(there, host, uuid).update_drive(host, drive, live=live)
 
     def define(self, host: str, xml: str) -> None:
         """See the port."""

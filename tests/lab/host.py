@@ -101,7 +101,8 @@ class Host(Node):
     def configure(self) -> None:
         """Write the daemons' configuration."""
         identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}.{self.spec.name}.vmferry-lab")
-        (self.root / "var/log/libvirt/qemu").mkdir(exist_ok=True)
+        for folder in ("var/log/libvirt/qemu", "var/lib/libvirt/dnsmasq"):  # which packages bring along
+            (self.root / folder).mkdir(exist_ok=True)
         (self.root / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF.format(uuid=identity))
         (self.root / "etc/libvirt/qemu.conf").write_text(QEMU_CONF)
         (self.root / "etc/libvirt/libvirt.conf").write_text("")

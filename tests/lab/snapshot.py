@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FOLDERS = ("etc/libvirt", "var/lib/libvirt")
 PROGRAMS = ("qemu", "dnsmasq", "glusterfs", "swtpm", "virtiofsd", "libvirt_")
 NO_METADATA = re.compile(r"\s*<metadata/>")
+NUMBER = re.compile(r" index='[0-9]+'(?=/>|>)")
+"""libvirt numbers what QEMU has open anew each time."""
 MEASURED = re.compile(r"\s*<(capacity|allocation|available) [^>]*>[0-9]*</\1>")
 LISTENING = "0A"
 SETTLING_S = 5.0
@@ -70,7 +72,7 @@ def _domains(conn: libvirt.virConnect) -> Iterator[tuple[str, Any]]:
         kept = (domain.hasManagedSaveImage(), sorted(domain.snapshotListNames()))
         xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
         live = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE) if domain.isActive() else ""
-        xmls = [NO_METADATA.sub("", text) for text in (xml, live)]
+        xmls = [NUMBER.sub("", NO_METADATA.sub("", text)) for text in (xml, live)]
         yield f"domain {domain.UUIDString()}", (domain.name(), domain.state(), flags, kept, *xmls)
 
 

@@ -159,6 +159,12 @@ LUKS = "<encryption format='luks'/>"
 CHAIN = "<backingStore type='file'><format type='raw'/><source file='/base.img'/><backingStore/></backingStore>"
 FS = Pool("inner", "fs", active=True, target=f"{SHARED}/inner", source="/dev/sdb1")
 
+ALIAS = situation(
+    domain_xml(machine="q35"),
+    source=facts("alpha", machine_aliases={"q35": "pc-q35-7.2"}),
+    destination=facts("beta", machine_aliases={"q35": "pc-q35-8.0"}),
+)
+
 
 def mounted(*pools: Pool) -> Situation:
     """A VM whose disk lies on a netfs pool, with what prepare would do for it on the destination."""
@@ -166,6 +172,7 @@ def mounted(*pools: Pool) -> Situation:
 
 
 CASES = [
+    Case("MACHINE_ALIAS", B, ALIAS, replace(ALIAS, destination=facts("beta", machine_aliases={"q35": "pc-q35-7.2"}))),
     Case("POOL_MADE", I, mounted(LOCAL_POOL), mounted(POOL)),
     Case("POOL_STARTED", I, mounted(INACTIVE), mounted(POOL)),
     Case("POOL_NAME_TAKEN", B, mounted(OTHER_EXPORT), mounted(replace(OTHER_EXPORT, name="other", target="/other"))),
