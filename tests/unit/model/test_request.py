@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.model.errors import InvalidRequest
-from tasks.model.request import parse_id, parse_request
+from tasks.model.request import parse_devices, parse_id, parse_request, parse_sizes
 
 GOOD: dict[str, Any] = {"vm": "web-7", "destination": "beta"}
 
@@ -77,3 +77,43 @@ def test_bad_ids_are_refused(bad: object) -> None:
 @given(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
 def test_good_ids_pass(good: str) -> None:
     assert parse_id(good) == good
+
+
+@pytest.mark.parametrize(
+    ("words", "sizes"),
+    [
+        (["vda=20G"], {"vda": 20 << 30}),
+        (["vda=512MiB", "vdb=1t"], {"vda": 512 << 20, "vdb": 1 << 40}),
+        (["vda=12345"], {"vda": 12345}),
+        ([], {}),
+    ],
+)
+def test_sizes_as_people_type_them(words: list[str], sizes: dict[str, int]) -> None:
+    assert parse_sizes(words) == sizes
+
+
+@pytest.mark.parametrize("word", ["20G", "vda=", "=20G", "vda=20X", "vda=-1", "vda=1.5G"])
+def test_sizes_that_are_none(word: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_sizes([word])
+    assert refused.value.code == "INVALID_REQUEST"
+    assert refused.value.hint
+
+
+def test_devices_as_people_type_them() -> None:
+    assert parse_devices(["vda=/dev/vg0/web", "vdb=/dev/a=b"]) == {"vda": "/dev/vg0/web", "vdb": "/dev/a=b"}
+    with pytest.raises(InvalidRequest):
+        parse_devices(["/dev/vg0/web"])
+
+
+@pytest.mark.parametrize("path", ["dev/sdb", "", "/", "/dev//sdb", "/dev/sd\nb", "/dev/sdb/"])
+def test_devices_that_are_none(path: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_request({"vm": "web", "destination": "beta", "devices": {"vda": path}})
+
+
+def test_defaults_do_not_change_the_fingerprint_of_older_requests() -> None:
+    plain = parse_request({"vm": "web", "destination": "beta"})
+    same = parse_request({"vm": "web", "destination": "beta", "devices": {}, "sizes": {}, "verify": "auto"})
+    other = parse_request({"vm": "web", "destination": "beta", "verify": "basic"})
+    assert plain.fingerprint() == same.fingerprint() != other.fingerprint()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from lxml import etree
 
+from tasks.model.disks import DiskCopy
 from tasks.model.domain import Mark
 from tasks.planning.destination_xml import build_destination_xml, same_definition
 from tasks.planning.domain_xml import parse_domain
@@ -38,6 +41,42 @@ def test_bears_this_migrations_mark_only() -> None:
 
 def test_without_mark_nothing_else_changes() -> None:
     assert canonical(build(with_mark(RICH, MARK), mark=None)) == canonical(RICH)
+
+
+def copy_of(source: str, **place: Any) -> DiskCopy:
+    values: dict[str, Any] = {"pool": "vg", "volume": "new", "path": "/dev/vg/new"} | place
+    return DiskCopy(target="vda", source=source, format="raw", capacity_bytes=1, allocation_bytes=1, **values)
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "expected"),
+    [
+        ("type='file'><source file='/a'", {"path": "/b"}, "type='file'><source file='/b'"),
+        ("type='file'><source file='/a'", {"kind": "block"}, "type='block'><source dev='/dev/vg/new'"),
+        ("type='block'><source dev='/a'", {"path": "/b"}, "type='file'><source file='/b'"),
+        (
+            "type='volume'><source pool='p' volume='v'",
+            {"kind": "volume"},
+            "type='volume'><source pool='vg' volume='new'",
+        ),
+        ("type='volume'><source pool='p' volume='v'", {"kind": "block"}, "type='block'><source dev='/dev/vg/new'"),
+    ],
+)
+def test_a_copied_disk_is_named_as_what_it_becomes(source: str, place: dict[str, str], expected: str) -> None:
+    rest = "/><target dev='vda'/></disk>"
+    chain = "<backingStore type='file'><source file='/base'/></backingStore>"
+    xml = domain_xml(f"<disk {source}/>{chain}<target dev='vda'/></disk>")
+    copy = copy_of("p/v" if "volume" in source else "/a", **place)
+    built = build_destination_xml(xml, mark=None, source="", destination="", copies=(copy,))
+    assert canonical(built) == canonical(domain_xml(f"<disk {expected}{rest}"))
+
+
+@pytest.mark.parametrize("nvram", ["<nvram template='/t'>{}</nvram>", "<nvram type='file'><source file='{}'/></nvram>"])
+def test_uefi_variables_are_in_their_new_file(nvram: str) -> None:
+    xml = domain_xml(os=nvram.format("/old"))
+    built = build_destination_xml(xml, mark=None, source="", destination="", nvram="/new")
+    assert canonical(built) == canonical(domain_xml(os=nvram.format("/new")))
+    assert canonical(build_destination_xml(xml, mark=None, source="", destination="")) == canonical(xml)
 
 
 def listening(address: str) -> str:
