@@ -240,6 +240,8 @@ class RunRecord(Control):
     labels: dict[str, str] = Field(default_factory=dict)
     tries: int = 0
     """How often the current step was put off because of a passing fault."""
+    forwards: int = 0
+    """How often rollback found that the VM has moved, and sent it on to verify."""
     unadoptable: bool = False
     submitted_at: float = 0.0
     started_at: float | None = None

@@ -22,6 +22,8 @@ from tasks.steps.windows import close_window
 
 log = logging.getLogger(__name__)
 
+MOST_FORWARDS = 3
+"""What goes wrong after the VM has moved, again and again, is for a person to see to."""
 NOT_FORWARD = frozenset({"VERIFY_FAILED", "VM_STARTED"})
 """Errors of a VM that has moved and is not as it should be: going on would only remove the evidence."""
 
@@ -38,7 +40,7 @@ def run(run: StepRun) -> Verdict:
         outcome = _resume_source(run)
     if outcome is Outcome.AT_SOURCE:
         return _undo_all(run)
-    if outcome is Outcome.MOVED and not _suspicious(run):
+    if outcome is Outcome.MOVED and not _suspicious(run) and run.record.forwards < MOST_FORWARDS:
         return Forward()
     return _needs_attention(run, outcome)
 
@@ -177,7 +179,7 @@ _WORDS = {
     Outcome.NOWHERE: "neither host has the VM",
     Outcome.UNCLEAR: "both hosts have the VM shut off and nothing says which copy is newer",
     Outcome.UNSETTLED: "the switch-over is half done",
-    Outcome.MOVED: "the VM has moved, but is not as it should be",
+    Outcome.MOVED: "the VM has moved, but is not as it should be, or what is left to do does not work",
 }
 
 

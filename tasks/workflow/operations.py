@@ -57,6 +57,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
         raise InvalidRequest("NOT_RETRYABLE", f"{run_id} is {record.state}", "only what failed can be tried again")
     again = record.state is State.NEEDS_ATTENTION
     changes: dict[str, object] = {"attempt": record.attempt + 1, "error": None, "finished_at": None, "tries": 0}
+    changes["forwards"] = 0
     changes |= {"waiting_for": None, "stalled": False, "send": record.send + 1 if again else 0}
     if again:
         changes |= {"state": State.ROLLING_BACK, "step": StepName.ROLLBACK}

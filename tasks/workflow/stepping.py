@@ -142,7 +142,7 @@ def _follow(runtime: Runtime, run: StepRun, name: StepName, verdict: Verdict) ->
         case Requeue(source, reason):
             _requeue(runtime, run, source, reason)
         case Forward():
-            run.record = run.record.model_copy(update={"error": None})
+            run.record = run.record.model_copy(update={"error": None, "forwards": run.record.forwards + 1})
             record = _hand_over(runtime, run, StepName.VERIFY)
             runtime.messenger.send_steps(record, STEPS[STEPS.index(StepName.VERIFY) :])
     return Handled.CUT

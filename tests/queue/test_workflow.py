@@ -81,6 +81,22 @@ def test_a_failing_transfer_rolls_back(bench: Bench) -> None:
     assert bench.messages.settled == [("m", State.FAILED)]
 
 
+def test_what_never_works_after_the_vm_has_moved_is_left_to_a_person(bench: Bench) -> None:
+    """Forward is the only way, and it must not be tried for ever; ``retry`` goes on once it works."""
+    bench.vm()
+    bench.submit()
+    with bench.fake.failing("undefine", OperatorMustFix("NO_SPACE", "the host's disk is full", "make room")):
+        record = bench.deliver_all()
+    assert record.state is State.NEEDS_ATTENTION
+    assert record.error is not None
+    assert record.error.code == "NEEDS_ATTENTION_MOVED"
+    assert "the host's disk is full" in record.error.message
+    assert bench.where()["beta"][0] is True
+    workflow.retry(bench.runtime, "m")
+    assert bench.deliver_all().state is State.SUCCEEDED
+    assert bench.where() == MOVED
+
+
 def test_no_result_before_rollback_has_ended(bench: Bench) -> None:
     bench.vm()
     bench.submit()
