@@ -113,9 +113,9 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
         with self._reading(host) as connection:
             streams.write_zeros(connection, path, offset, length)
 
-    def find_users(self, host: str, path: str) -> tuple[str, ...]:
+    def find_users(self, host: str, value: str) -> tuple[str, ...]:
         """See the port."""
-        return self._read(host, lambda connection: guest.find_users(connection, path))
+        return self._read(host, lambda connection: guest.find_users(connection, value))
 
     def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
         """See the port."""

@@ -11,6 +11,7 @@ from lxml import etree
 
 from tasks.hypervisor.capabilities import parse_guests
 from tasks.hypervisor.connection import Connection, is_alive
+from tasks.hypervisor.named import read_nwfilters, read_secrets
 from tasks.hypervisor.networks import parse_network
 from tasks.hypervisor.storage import read_pools
 from tasks.model.host import HostFacts, Network
@@ -85,6 +86,8 @@ def read_facts(
         pools=read_pools(connection),
         networks=read_networks(connection),
         interfaces=read_interfaces(connection),
+        nwfilters=read_nwfilters(connection),
+        secrets=read_secrets(connection),
         machines=guests.machines_of(virt_type),
         machine_aliases=guests.aliases_of(virt_type),
         virt_types=guests.virt_types,

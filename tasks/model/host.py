@@ -56,6 +56,10 @@ class HostFacts:
     networks: tuple[Network, ...] = ()
     interfaces: frozenset[str] = frozenset()
     """Names of host interfaces and bridges, as far as libvirt shows them; empty when it cannot."""
+    nwfilters: frozenset[str] | None = None
+    """Names of its network filters; None when it does not say."""
+    secrets: Mapping[str, bool] | None = None
+    """UUID and usage of its secrets -> whether there is a value; None when it does not say."""
     machines: frozenset[str] = frozenset()
     """Machine types that the emulator offers, for the domain's architecture and type."""
     machine_aliases: Mapping[str, str] = field(default_factory=dict)

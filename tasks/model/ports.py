@@ -89,8 +89,9 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def write_zeros(self, host: str, path: str, offset: int, length: int) -> None:
         """Zeros instead of a small piece of a volume."""
 
-    def find_users(self, host: str, path: str) -> Sequence[str]:
-        """Names of the host's domains that name a file or device, in their live or inactive definition."""
+    def find_users(self, host: str, value: str) -> Sequence[str]:
+        """Names of the host's domains whose live or inactive definition has an attribute of this value: a file, a
+        device, the address of a network card."""
 
     def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
         """Grow a domain's disk, which is a volume: through its hypervisor when it is active. Never shrinks."""

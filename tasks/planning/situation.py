@@ -35,6 +35,8 @@ class Situation:
     destination: HostFacts
     media: Mapping[str, bool | None] = field(default_factory=dict)
     """Path -> whether the destination shows the file; None or absent: unknown."""
+    mac_users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Address of a network card -> other VMs of the destination that have it."""
     sizes: Mapping[str, DiskSize] = field(default_factory=dict)
     """Guest-side name -> size, of the disks that can be measured; read when disks are copied."""
     chains: Mapping[str, tuple[ImageFile, ...]] = field(default_factory=dict)

@@ -84,10 +84,11 @@ def _look(
     live = parse_domain(hypervisor.fetch_xml(view.host, view.uuid))
     inactive = parse_domain(hypervisor.fetch_xml(view.host, view.uuid, inactive=True)) if view.persistent else None
     kind = {"virt_type": live.virt_type, "arch": live.arch or "", "emulator": live.emulator or ""}
-    with ContextPool(max_workers=3) as pool:
+    with ContextPool(max_workers=4) as pool:
         source = pool.submit(hypervisor.fetch_facts, view.host, **kind)
         destination = pool.submit(hypervisor.fetch_facts, request.destination, **kind)
         there = pool.submit(_on_destination, hypervisor, request.destination, view)
+        macs = pool.submit(_mac_users, hypervisor, request.destination, view, (live, inactive) if inactive else (live,))
         media = _media(hypervisor, request.destination, (live, inactive) if inactive else (live,))
         return Situation(
             request=request,
@@ -103,6 +104,7 @@ def _look(
             source=source.result(),
             destination=destination.result(),
             media=media,
+            mac_users=macs.result(),
         )
 
 
@@ -141,6 +143,15 @@ def _on_destination(hypervisor: Hypervisor, destination: str, view: DomainView) 
     """Domains there with the same UUID or the same name: up to two."""
     found = {v.uuid: v for key in (view.uuid, view.name) if (v := hypervisor.find_domain(destination, key)) is not None}
     return tuple(found.values())
+
+
+def _mac_users(
+    hypervisor: Hypervisor, destination: str, view: DomainView, definitions: Sequence[Domain]
+) -> dict[str, tuple[str, ...]]:
+    """Other VMs of the destination that have a network card of the same address."""
+    macs = {card.mac for one in definitions for card in one.interfaces if card.mac}
+    found = {mac: hypervisor.find_users(destination, mac) for mac in sorted(macs)}
+    return {mac: tuple(name for name in names if name != view.name) for mac, names in found.items()}
 
 
 def _media(hypervisor: Hypervisor, destination: str, definitions: Sequence[Domain]) -> dict[str, bool | None]:

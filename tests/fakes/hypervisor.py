@@ -213,11 +213,11 @@ class FakeHypervisor(FakePools, FakeNetworks):
         with self._asked("write_zeros", host, effect=True) as there:
             there.contents[path][offset : offset + length] = bytes(length)
 
-    def find_users(self, host: str, path: str) -> Sequence[str]:
+    def find_users(self, host: str, value: str) -> Sequence[str]:
         """See the port."""
         with self._asked("find_users", host) as there:
             texts = {d.name: d.live_xml + d.inactive_xml for d in there.domains.values()}
-            return tuple(sorted(name for name, text in texts.items() if f"'{path}'" in text or f'"{path}"' in text))
+            return tuple(sorted(name for name, text in texts.items() if f"'{value}'" in text or f'"{value}"' in text))
 
     def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:  # noqa: ARG002
         """See the port."""
@@ -506,6 +506,8 @@ def default_facts(name: str, number: int) -> HostFacts:
         cpus=2,
         memory_total_kib=4 * 1024 * 1024,
         memory_free_kib=3 * 1024 * 1024,
+        nwfilters=frozenset(),
+        secrets={},
         machines=frozenset({"pc-i440fx-7.2"}),
         virt_types=frozenset({"qemu"}),
         emulators=frozenset({"/usr/bin/qemu-system-x86_64"}),

@@ -13,6 +13,8 @@ from tests.scenarios.stack import Stack, stack
 
 pytestmark = pytest.mark.lab
 
+MAC = "52:54:00:20:20:20"
+KEY_ID = "7d1c0f6e-0000-4000-8000-000000000021"
 UUID = "7d1c0f6e-0000-4000-8000-000000000020"
 XML = f"""<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
 <name>twenty</name><uuid>{UUID}</uuid><memory unit='GiB'>3000</memory><vcpu cpuset='0,63'>64</vcpu>
@@ -20,7 +22,8 @@ XML = f"""<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu
 <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type><kernel>/var/lib/libvirt/images/no-kernel</kernel></os>
 <cpu mode='host-model'/>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
-<disk type='file' device='disk'><source file='/var/lib/libvirt/images/twenty.raw'/><target dev='vda'/></disk>
+<disk type='file' device='disk'><source file='/var/lib/libvirt/images/twenty.raw'/><target dev='vda'/>
+<encryption format='luks'><secret type='passphrase' uuid='{KEY_ID}'/></encryption></disk>
 <disk type='block' device='disk'><source dev='/dev/sdz'/><target dev='vdb'/></disk>
 <disk type='volume' device='disk'><source pool='nowhere' volume='x'/><target dev='vdc'/></disk>
 <disk type='file' device='disk'><source file='/var/lib/libvirt/images/many.raw'/><target dev='vdd'/><shareable/></disk>
@@ -30,7 +33,8 @@ XML = f"""<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu
 <disk type='file' device='cdrom'><source file='/var/lib/libvirt/images/no.iso'/><target dev='sda' bus='sata'/></disk>
 <disk type='block' device='cdrom'><source dev='/dev/sr0'/><target dev='sdb' bus='sata'/></disk>
 <filesystem type='mount' accessmode='passthrough'><source dir='/srv/9p'/><target dir='x'/></filesystem>
-<interface type='network'><source network='no-network'/></interface>
+<interface type='network'><mac address='{MAC}'/><source network='no-network'/>
+<filterref filter='none-such'/></interface>
 <interface type='bridge'><source bridge='no-bridge'/></interface>
 <interface type='direct'><source dev='no-device' mode='bridge'/></interface>
 <serial type='file'><source path='/var/log/libvirt/twenty.log'/></serial>
@@ -43,7 +47,12 @@ XML = f"""<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu
 <vsock><cid auto='no' address='77'/></vsock>
 </devices>
 <qemu:commandline><qemu:arg value='-name'/><qemu:arg value='twenty'/></qemu:commandline></domain>"""
+TWIN = f"""<domain type='qemu'><name>twin</name><memory>32768</memory><os><type>hvm</type></os><devices>
+<interface type='network'><mac address='{MAC}'/><source network='lab'/></interface></devices></domain>"""
 WRONG = {
+    "MAC_IN_USE",
+    "NWFILTER_MISSING",
+    "SECRET_MISSING",
     "DISK_NOT_SHARED",
     "DISK_SHARING_UNPROVEN",
     "POOL_MISSING",
@@ -76,12 +85,14 @@ WRONG = {
 @pytest.fixture
 def odd(lab: Lab) -> Iterator[None]:
     """Defined on alpha by hand, never started."""
-    file = lab.host("alpha").root / "twenty.xml"
-    file.write_text(XML)
-    lab.host("alpha").virsh("define", str(file))
+    for host, name, xml in (("alpha", "twenty", XML), ("beta", "twin", TWIN)):
+        file = lab.host(host).root / f"{name}.xml"
+        file.write_text(xml)
+        lab.host(host).virsh("define", str(file))
     lab.host("alpha").virsh("autostart", "twenty")
     yield
     lab.host("alpha").virsh("undefine", "twenty")
+    lab.host("beta").virsh("undefine", "twin")
 
 
 def test_all_of_it_is_said_at_once(lab: Lab, tmp_path: Path, odd: None) -> None:

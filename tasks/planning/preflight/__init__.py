@@ -74,6 +74,7 @@ RULES: tuple[Rule, ...] = (
     network.check_networks,
     network.check_bridges,
     network.check_filters,
+    network.check_macs,
     network.check_graphics,
     network.check_consoles,
 )
@@ -89,6 +90,7 @@ ACCEPTABLE = frozenset(
         "FILESYSTEM_NOT_SHARED",
         "HYPERVISOR_OLDER",
         "LIBVIRT_OLDER",
+        "MAC_IN_USE",
         "MEDIUM_UNSEEN",
         "MEMORY_TOO_SMALL",
         "PAUSED_SINCE_START",

@@ -106,18 +106,26 @@ def check_memory_and_backends(s: Situation) -> list[Finding]:
 
 
 @rule(
+    SECRET_MISSING="The VM needs a libvirt secret that the destination does not have, or has without a value.",  # noqa: S106
     SECRET_UNSEEN="The VM needs a libvirt secret; whether the destination has it cannot be seen.",  # noqa: S106
 )
 def check_secrets(s: Situation) -> list[Finding]:
     """Keys of encrypted disks and of storage clusters are looked up by UUID on each host."""
-    return [
-        warning(
-            "SECRET_UNSEEN",
-            f"libvirt on {s.destination.name} must have the secret {r.value}, with its value",
-            f"virsh secret-list on {s.destination.name}",
-        )
-        for r in s.resources("secret")
-    ]
+    return [finding for r in s.resources("secret") if (finding := _secret(s, r.value)) is not None]
+
+
+def _secret(s: Situation, name: str) -> Finding | None:
+    there = s.destination.name
+    if s.destination.secrets is None:
+        message = f"libvirt on {there} must have the secret {name}, with its value"
+        return warning("SECRET_UNSEEN", message, f"virsh secret-list on {there}")
+    if name not in s.destination.secrets:
+        message = f"libvirt on {there} does not have the secret {name}"
+        return blocker("SECRET_MISSING", message, "virsh secret-define FILE there, then virsh secret-set-value")
+    if not s.destination.secrets[name]:
+        message = f"the secret {name} on {there} has no value"
+        return blocker("SECRET_MISSING", message, f"virsh secret-set-value {name} there")
+    return None
 
 
 @rule(

@@ -55,24 +55,45 @@ def _device(s: Situation, interface: Interface, name: str) -> list[Finding]:
 
 
 @rule(
+    NWFILTER_MISSING="A network card uses a filter of libvirt that the destination does not have.",
     NWFILTER_UNSEEN="A network card uses a filter of libvirt; whether the destination has it cannot be seen.",
     INTERFACE_SCRIPT="A network card is set up by a script of the host.",
 )
 def check_filters(s: Situation) -> list[Finding]:
     """Both are looked up on the destination when the card is made."""
-    findings = [
-        warning(
-            "NWFILTER_UNSEEN",
-            f"the network filter {found.value} must exist on {s.destination.name}",
-            f"virsh nwfilter-list on {s.destination.name}",
-        )
-        for found in s.resources("nwfilter")
-    ]
+    findings = [f for found in s.resources("nwfilter") if (f := _filter(s, found.value)) is not None]
     findings += [
         warning("INTERFACE_SCRIPT", f"{found.value} must be on {s.destination.name}, and do the same there")
         for found in s.resources("script")
     ]
     return findings
+
+
+def _filter(s: Situation, name: str) -> Finding | None:
+    there = s.destination.name
+    if s.destination.nwfilters is None:
+        message = f"the network filter {name} must exist on {there}"
+        return warning("NWFILTER_UNSEEN", message, f"virsh nwfilter-list on {there}")
+    if name in s.destination.nwfilters:
+        return None
+    message = f"{there} does not have the network filter {name}"
+    return blocker("NWFILTER_MISSING", message, f"virsh nwfilter-dumpxml {name} here, virsh nwfilter-define FILE there")
+
+
+@rule(
+    MAC_IN_USE="A VM of the destination has a network card with the same address.",
+)
+def check_macs(s: Situation) -> list[Finding]:
+    """libvirt does not look; two cards of one address on one network take each other's packets."""
+    return [
+        blocker(
+            "MAC_IN_USE",
+            f"{', '.join(names)} on {s.destination.name} has a network card with the address {mac} as well",
+            "give one of them another address: virsh edit; if they never run at once: --accept MAC_IN_USE",
+        )
+        for mac, names in s.mac_users.items()
+        if names
+    ]
 
 
 @rule(

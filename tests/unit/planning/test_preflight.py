@@ -124,6 +124,18 @@ BASE = ImageFile("/var/lib/libvirt/images/base.img", "raw", GIB, GIB, GIB, "1.5"
 HIDDEN = replace(BASE, path="/elsewhere/base.img", seen=False)
 
 
+def secret(there: dict[str, bool]) -> Situation:
+    """An encrypted disk, and a destination with these secrets."""
+    disk = file_disk(f"{SHARED}/b", target="vdb", inside=f"<encryption><secret uuid='{OTHER_UUID}'/></encryption>")
+    return dev(disk, destination=facts("beta", secrets=there))
+
+
+def filtered(there: frozenset[str]) -> Situation:
+    """A network card with a filter, and a destination with these."""
+    card = "<interface type='user'><filterref filter='clean-traffic'/></interface>"
+    return dev(card, destination=facts("beta", nwfilters=there))
+
+
 DEVICE = DeviceFacts("/dev/sdb", 10 * GIB, True, ())
 
 
@@ -388,6 +400,10 @@ CASES = [
         dev(file_disk(f"{SHARED}/b", target="vdb", inside=f"<encryption><secret uuid='{OTHER_UUID}'/></encryption>")),
         OK,
     ),
+    Case("SECRET_MISSING", B, secret({}), secret({OTHER_UUID: True})),
+    Case("SECRET_MISSING", B, secret({OTHER_UUID: False}), secret({OTHER_UUID: True})),
+    Case("NWFILTER_MISSING", B, filtered(frozenset()), filtered(frozenset({"clean-traffic"}))),
+    Case("MAC_IN_USE", B, situation(mac_users={"52:54:00:00:00:01": ("other",)}), situation(mac_users={"52:54": ()})),
     Case("LAUNCH_SECURITY", B, extra("<launchSecurity type='sev'/>"), OK),
     Case("QEMU_COMMANDLINE", B, extra(QEMU), OK),
     Case("RESOURCE_UNKNOWN", B, dev("<teleporter to='mars'/>"), OK),
