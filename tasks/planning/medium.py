@@ -7,10 +7,17 @@ from copy import deepcopy
 from tasks.planning.domain_xml import source_of
 from tasks.planning.xml_tree import Element, parse_domain_tree, parse_tree, to_text
 
+PREFIX = "medium-"
+
 
 def medium_key(target: str) -> str:
     """Key of a drive's image among the files that are copied."""
-    return f"medium-{target}"
+    return f"{PREFIX}{target}"
+
+
+def is_medium(key: str) -> bool:
+    """Whether one of the files that are copied is a drive's image."""
+    return key.startswith(PREFIX)
 
 
 def drive_of(domain_xml: str, target: str) -> str | None:

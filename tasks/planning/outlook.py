@@ -26,7 +26,7 @@ NOTHING = "nothing but the definition"
 def outlook(s: Situation, copies: Sequence[DiskCopy]) -> Outlook:
     """For a situation that has been decided."""
     downtime, words = DOWNTIME[s.method]
-    files = [file for copy in copies for file in copy.files]
+    files = [*s.files, *(file for copy in copies for file in copy.files)]
     mirrored = sum(copy.allocation_bytes for copy in copies if not copy.length_bytes)
     own = {copy.target: copy.allocation_bytes for copy in copies}
     return Outlook(
@@ -42,7 +42,7 @@ def outlook(s: Situation, copies: Sequence[DiskCopy]) -> Outlook:
 
 def _data_path(s: Situation, copies: Sequence[DiskCopy]) -> str:
     mirrored = any(not copy.length_bytes for copy in copies)
-    through = any(copy.files for copy in copies) or s.method is Method.SAVED
+    through = bool(s.files) or any(copy.files for copy in copies) or s.method is Method.SAVED
     ways = [HOST_TO_HOST] if mirrored or s.method.streams_memory else []
     ways += [THROUGH_WORKER] if through else []
     return "; and ".join(ways) or NOTHING

@@ -8,6 +8,7 @@ from tasks.model.errors import OutcomeUnknown
 from tasks.model.request import Method
 from tasks.planning.destination_xml import same_definition
 from tasks.planning.domain_xml import parse_domain
+from tasks.planning.medium import is_medium
 from tasks.planning.outcome import describe, is_ours
 from tasks.planning.qcow2 import HEADER_BYTES, backing_path, parse_header
 from tasks.steps.copying import check_contents
@@ -65,7 +66,7 @@ def _definition_problems(run: StepRun, source: DomainView | None, destination: D
 def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
     """Each copied disk is its new volume there, of the size that the guest saw before."""
     copies = run.record.copies
-    if destination is None or not (copies or run.record.files):
+    if destination is None or not (copies or any(is_medium(file.key) for file in run.record.files)):
         return []
     now = {d.target: d.source for d in parse_domain(run.hypervisor.fetch_xml(run.destination, run.uuid)).disks}
     if run.record.request.verify != "basic":
