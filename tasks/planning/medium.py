@@ -15,11 +15,6 @@ def medium_key(target: str) -> str:
     return f"{PREFIX}{target}"
 
 
-def is_medium(key: str) -> bool:
-    """Whether one of the files that are copied is a drive's image."""
-    return key.startswith(PREFIX)
-
-
 def drive_of(domain_xml: str, target: str) -> str | None:
     """The drive with this guest-side name as an element of its own; None when the definition has none.
 

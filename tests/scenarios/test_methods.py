@@ -205,6 +205,24 @@ def test_it_arrives(running: Stack, row: Row, move: Callable[..., RunRecord]) ->
     assert (record.method, record.storage) == (row.method, row.storage)
 
 
+@pytest.mark.parametrize("point", ["finish.effected-source_save_remove", "finish.effected-destination_resume"])
+def test_saved_and_broken_when_it_goes_on_already(running: Stack, make_guest: Callable[..., Guest], point: str) -> None:
+    """Its images are gone and its disks change: what was compared before is not compared again."""
+    guest = make_guest("way-on", **BUSY)
+    guest.wait_verified(1)
+    running.fail(point)
+    with guest.watch() as watch:
+        record = running.wait_end(
+            running.client.submit({"vm": guest.name, "destination": "beta", "method": "saved"}).id
+        )
+        running.check_failed()
+        assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
+        assert record.forwards == 1
+        guest.wait_verified_anew("beta")
+        check_invariants(running, guest, record, was_running=True, autostart=False, watch=watch)
+        watch.check_continued()
+
+
 def test_paused_and_moved_again_without_having_run(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
     """QEMU 7.2 would die of it: observed, and refused."""
     guest = make_guest("never-ran", start="paused")
