@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import shutil
-import time
 import uuid as uuid_module
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -194,7 +193,7 @@ class Guest:
         with contextlib.closing(conn):
             domain = conn.lookupByUUIDString(self.uuid)
             domain.resume()
-            time.sleep(0.05)
+            until(lambda: _has_run(domain), 20, f"{self.name} gets no time to run")
             domain.suspend()
 
     def fill_disk(self, pieces: Sequence[tuple[int, int]]) -> None:
@@ -285,6 +284,12 @@ class Guest:
 def _first_disk(xml: str) -> str:
     """The file or device that a definition names first."""
     return re.split(r"<source (?:file|dev)='", xml, maxsplit=1)[1].split("'", 1)[0]
+
+
+def _has_run(domain: libvirt.virDomain) -> bool:
+    """Whether its CPUs have used any time, as the kernel counts it."""
+    ((_, stats),) = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_VCPU)
+    return any(value for key, value in stats.items() if key.startswith("vcpu.") and key.endswith(".time"))
 
 
 def _remove_domain(conn: libvirt.virConnect, uuid: str) -> None:

@@ -402,3 +402,24 @@ def test_a_network_that_another_vm_has_come_to_use_is_left(
     assert network_of(lab.host("beta"), "island")[1]
     second.remove()
     gone(lab.host("beta"), "island")
+
+
+def test_two_at_once_make_one_network(
+    running: Stack, lab: Lab, islander: Guest, make_guest: Callable[..., Guest]
+) -> None:
+    """Both saw that there was none; one of them makes it, and neither fails for the other."""
+    second = make_guest("twin", start="off", extra_xml=CARD.format("island"))
+    running.hold("prepare.journaled-destination_network")
+    values = {"vm": islander.name, "destination": "beta", "remedies": ["create-network"]}
+    first = running.client.submit(values)
+    running.wait_held()
+    moved = move(running, second, "create-network")
+    assert moved.state is State.SUCCEEDED, running.diagnosis(moved.id)
+    running.release()
+    ended = running.wait_end(first.id)
+    assert ended.state is State.SUCCEEDED, running.diagnosis(ended.id)
+    assert [e.undone for e in ended.journal if e.kind == "destination_network"] == [True]
+    back = running.wait_end(running.client.submit({"vm": islander.name, "destination": "alpha"}).id)
+    assert back.state is State.SUCCEEDED, running.diagnosis(back.id)
+    second.remove()
+    gone(lab.host("beta"), "island")
