@@ -32,3 +32,18 @@ class Finding(BaseModel):
     """The request named this code: a person has decided that it shall not stand in the way."""
     hint: str = ""
     """What to type or to change."""
+
+
+def blocker(code: str, message: str, hint: str = "") -> Finding:
+    """The migration is refused."""
+    return Finding(code=code, severity=Severity.BLOCKER, message=message, hint=hint)
+
+
+def warning(code: str, message: str, hint: str = "") -> Finding:
+    """The migration goes on; an operator should know."""
+    return Finding(code=code, severity=Severity.WARNING, message=message, hint=hint)
+
+
+def info(code: str, message: str, hint: str = "") -> Finding:
+    """A line in the plan."""
+    return Finding(code=code, severity=Severity.INFO, message=message, hint=hint)

@@ -6,7 +6,7 @@ from posixpath import join
 
 from tasks.model.disks import BackingFile, ImageFile
 from tasks.model.domain import Disk, Mark
-from tasks.model.finding import Finding, Severity
+from tasks.model.finding import Finding, blocker
 from tasks.model.host import Pool
 from tasks.model.request import Storage
 from tasks.planning.sharing import find_sharing
@@ -32,14 +32,14 @@ def check_chain(s: Situation, disk: Disk) -> Finding | None:
     for image in s.chains.get(disk.target, ()):
         if image.external_data:
             message = f"{disk.target}: {image.path} keeps the guest's data in another file"
-            return _blocker("COPY_DATA_FILE", message, "make one image of both: qemu-img convert")
+            return blocker("COPY_DATA_FILE", message, "make one image of both: qemu-img convert")
     if not keeps_chain(s):
         return None
     for image in s.chains.get(disk.target, ())[1:]:
         if not find_sharing(image.path, s.source, s.destination).proven and not image.seen:
             message = f"{disk.target}: no active pool of {s.source.name} shows {image.path}, which lies below it"
             hint = "make a pool of its directory there: virsh pool-create-as NAME dir --target DIRECTORY"
-            return _blocker("COPY_CHAIN_UNSEEN", message, hint)
+            return blocker("COPY_CHAIN_UNSEEN", message, hint)
     return None
 
 
@@ -71,7 +71,3 @@ def _place(s: Situation, image: ImageFile, key: str, pool: Pool, mark: Mark) -> 
     if s.storage is Storage.INCREMENTAL and there is not None and there.length_bytes == image.length_bytes:
         return base.model_copy(update={"how": "present", "path": there.path})
     return base
-
-
-def _blocker(code: str, message: str, hint: str) -> Finding:
-    return Finding(code=code, severity=Severity.BLOCKER, message=message, hint=hint)

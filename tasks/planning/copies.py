@@ -6,7 +6,7 @@ from posixpath import dirname, join, normpath
 
 from tasks.model.disks import DiskCopy, DiskSize, ImageFile
 from tasks.model.domain import Disk, Mark
-from tasks.model.finding import Finding, Severity
+from tasks.model.finding import Finding, blocker
 from tasks.model.host import Pool
 from tasks.model.request import EVERY_DISK, Storage
 from tasks.planning.chain import CODES as CHAIN_CODES
@@ -106,13 +106,13 @@ def _measured(s: Situation, disk: Disk) -> DiskSize | ImageFile | Finding:
         size = s.sizes.get(disk.target)
         if size is None or size.capacity_bytes <= 0:
             message = f"{disk.target}: libvirt on {s.source.name} does not say how large {disk.source} is"
-            return _blocker("COPY_SIZE_UNSEEN", message, f"try there: virsh domblkinfo {s.view.uuid} {disk.target}")
+            return blocker("COPY_SIZE_UNSEEN", message, f"try there: virsh domblkinfo {s.view.uuid} {disk.target}")
         return size
     chain = s.chains.get(disk.target)
     if not chain:
         message = f"{disk.target}: no active pool of {s.source.name} shows {disk.source}"
         hint = "make a pool of its directory there: virsh pool-create-as NAME dir --target DIRECTORY"
-        return _blocker("COPY_SOURCE_UNSEEN", message, hint)
+        return blocker("COPY_SOURCE_UNSEEN", message, hint)
     return chain[0]
 
 
@@ -120,16 +120,16 @@ def _uncopyable(s: Situation, disk: Disk) -> Finding | None:
     name = f"{disk.target}: {disk.source}"
     if s.live and not any((d.target, d.source) == (disk.target, disk.source) for d in s.domain.disks):
         hint = f"attach it now or take it out: virsh detach-disk {s.view.uuid} {disk.target} --config"
-        return _blocker("COPY_NOT_ATTACHED", f"{name} is not attached to the running VM, only defined for later", hint)
+        return blocker("COPY_NOT_ATTACHED", f"{name} is not attached to the running VM, only defined for later", hint)
     if disk.readonly:
-        return _blocker("COPY_READONLY", f"{name} is read-only and not on shared storage", "put it on a netfs pool")
+        return blocker("COPY_READONLY", f"{name} is read-only and not on shared storage", "put it on a netfs pool")
     if disk.shareable:
         message = f"{name} is meant to be used by several VMs and is not on shared storage"
-        return _blocker("COPY_SHAREABLE", message, "put it on a netfs pool, or take <shareable/> away")
+        return blocker("COPY_SHAREABLE", message, "put it on a netfs pool, or take <shareable/> away")
     what = disk.uncopyable or (disk.driver_format or "raw")
     if disk.uncopyable or what not in FORMATS:
         hint = f"formats that are copied: {', '.join(FORMATS)}, without encryption, slices and data files"
-        return _blocker("COPY_FORMAT", f"{name} has {what}, which is not copied", hint)
+        return blocker("COPY_FORMAT", f"{name} has {what}, which is not copied", hint)
     return None
 
 
@@ -146,7 +146,7 @@ def _choose_pool(s: Situation, disk: Disk) -> Pool | Finding:
         wanted = f"pool {name}" if name else f"pool for {disk.source}"
         names = ", ".join(p.name for p in pools if p.type in FILE_POOLS) or "none"
         hint = f"name one: --pool {disk.target}=POOL (active there: {names})"
-        return _blocker("COPY_POOL_MISSING", f"{disk.target}: {s.destination.name} has no active {wanted}", hint)
+        return blocker("COPY_POOL_MISSING", f"{disk.target}: {s.destination.name} has no active {wanted}", hint)
     chained = bool(place_chain(s, disk, NO_POOL, UNMARKED))
     raw = (disk.driver_format or "raw") == "raw" and not chained
     if found.type not in (FILE_POOLS + DEVICE_POOLS if raw else FILE_POOLS) or not found.target:
@@ -154,7 +154,7 @@ def _choose_pool(s: Situation, disk: Disk) -> Pool | Finding:
             f"{disk.target}: pool {found.name} of {s.destination.name} is of type {found.type}, "
             f"which does not take {'a raw disk' if raw else f'{disk.driver_format} files'}"
         )
-        return _blocker("COPY_POOL_UNFIT", message, f"name another pool: --pool {disk.target}=POOL")
+        return blocker("COPY_POOL_UNFIT", message, f"name another pool: --pool {disk.target}=POOL")
     return found
 
 
@@ -171,7 +171,3 @@ def _directory(disk: Disk, pool: Pool | None) -> str | None:
     if pool is not None:
         return normpath(pool.target) if pool.target else None
     return normpath(dirname(disk.source or "")) if disk.type == "file" else None
-
-
-def _blocker(code: str, message: str, hint: str) -> Finding:
-    return Finding(code=code, severity=Severity.BLOCKER, message=message, hint=hint)

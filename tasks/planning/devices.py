@@ -6,7 +6,7 @@ from posixpath import normpath
 
 from tasks.model.disks import DeviceFacts, DiskSize, ImageFile
 from tasks.model.domain import Disk
-from tasks.model.finding import Finding, Severity
+from tasks.model.finding import Finding, blocker
 from tasks.planning.situation import Situation
 
 CODES = {
@@ -31,17 +31,17 @@ def check_device(s: Situation, disk: Disk, found: DiskSize | ImageFile) -> list[
     name, there = f"{disk.target}: {path}", s.destination.name
     if device is None:
         hint = f"make a pool that shows it: virsh pool-create-as NAME dir --target {normpath(path + '/..')} there"
-        return [_blocker("DEVICE_UNSEEN", f"{name}: no active pool of {there} shows it", hint)]
+        return [blocker("DEVICE_UNSEEN", f"{name}: no active pool of {there} shows it", hint)]
     findings = [*_fit(s, disk, found, device, name)]
     if device.users:
         message = f"{name} is used by {', '.join(device.users)} on {there}"
-        findings.append(_blocker("DEVICE_IN_USE", message, "name another device"))
+        findings.append(blocker("DEVICE_IN_USE", message, "name another device"))
     if [*s.request.devices.values()].count(path) > 1:
-        findings.append(_blocker("DEVICE_TWICE", f"{name} is named for two disks", "name one for each"))
+        findings.append(blocker("DEVICE_TWICE", f"{name} is named for two disks", "name one for each"))
     if not device.empty:
         message = f"{name} on {there} is not empty: the copy would overwrite what it begins or ends with"
         hint = f"look at it there: blkid -p {path}; if nobody needs it: wipefs -a, or --accept DEVICE_NOT_EMPTY"
-        findings.append(_blocker("DEVICE_NOT_EMPTY", message, hint))
+        findings.append(blocker("DEVICE_NOT_EMPTY", message, hint))
     return findings
 
 
@@ -50,18 +50,14 @@ def _fit(s: Situation, disk: Disk, found: DiskSize | ImageFile, device: DeviceFa
     needed, has = found.capacity_bytes, f"has {device.capacity_bytes} bytes"
     if s.live and not raw:
         message = f"{name}: the disk is {disk.driver_format}, and a mirror writes to a device what the guest sees"
-        return [_blocker("DEVICE_NEEDS_RAW", message, "name a pool for files, or shut the VM down and move it offline")]
+        return [blocker("DEVICE_NEEDS_RAW", message, "name a pool for files, or shut the VM down and move it offline")]
     if not raw:
         needed = max(
             needed * (100 + QCOW2_OVERHEAD_PERCENT) // 100, found.length_bytes if isinstance(found, ImageFile) else 0
         )
     if device.capacity_bytes < needed:
-        return [_blocker("DEVICE_TOO_SMALL", f"{name} {has}, {needed} are needed", "name a larger device")]
+        return [blocker("DEVICE_TOO_SMALL", f"{name} {has}, {needed} are needed", "name a larger device")]
     if s.live and device.capacity_bytes != needed:
         message = f"{name} {has}, the disk {needed}: libvirt mirrors only between equal sizes"
-        return [_blocker("DEVICE_SIZE_DIFFERS", message, "name one of the same size, or move the VM offline")]
+        return [blocker("DEVICE_SIZE_DIFFERS", message, "name one of the same size, or move the VM offline")]
     return []
-
-
-def _blocker(code: str, message: str, hint: str) -> Finding:
-    return Finding(code=code, severity=Severity.BLOCKER, message=message, hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.model.domain import DomainState, DomainView
-from tasks.model.finding import Finding, Severity
+from tasks.model.finding import Finding, blocker
 from tasks.model.request import AUTO, Method, MigrationRequest
 
 CODES = {
@@ -40,7 +40,7 @@ def choose_method(request: MigrationRequest, view: DomainView) -> MethodChoice |
         return refusal
     fitting = _fitting(view)
     if fitting is None:
-        return _blocker(
+        return blocker(
             "STATE_NOT_MOVABLE",
             f"{view.name} on {view.host} is {view.state.value} (reason {view.reason}), which cannot be moved",
             "bring it to running, paused or shut off, and ask again",
@@ -53,7 +53,7 @@ def choose_method(request: MigrationRequest, view: DomainView) -> MethodChoice |
 
 def _check_supported(request: MigrationRequest) -> Finding | None:
     if request.method != AUTO and Method(request.method) not in SUPPORTED_METHODS:
-        return _blocker(
+        return blocker(
             "METHOD_NOT_SUPPORTED",
             f"the method {request.method} is not supported",
             f"use one of: auto, {', '.join(SUPPORTED_METHODS)}",
@@ -75,15 +75,11 @@ def _fitting(view: DomainView) -> Method | None:
 def _wrong_state(asked: Method, view: DomainView) -> Finding:
     if asked.carries_memory:
         message = f"{view.name} on {view.host} is shut off: it has no memory to be moved"
-        return _blocker("METHOD_NEEDS_RUNNING_VM", message, "use --method offline, or start the VM first")
+        return blocker("METHOD_NEEDS_RUNNING_VM", message, "use --method offline, or start the VM first")
     message = f"{view.name} on {view.host} is {view.state.value}: moving its definition alone would leave two copies"
-    return _blocker("METHOD_NEEDS_SHUT_OFF_VM", message, "use --method live, or shut the VM down first")
+    return blocker("METHOD_NEEDS_SHUT_OFF_VM", message, "use --method live, or shut the VM down first")
 
 
 def _reason(request: MigrationRequest, view: DomainView) -> str:
     how = "chosen because the VM is" if request.method == AUTO else "as asked for; the VM is"
     return f"{how} {view.state.value}"
-
-
-def _blocker(code: str, message: str, hint: str) -> Finding:
-    return Finding(code=code, severity=Severity.BLOCKER, message=message, hint=hint)

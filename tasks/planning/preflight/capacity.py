@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tasks.model.finding import Finding
-from tasks.planning.preflight.registry import blocker, blocker_if, info, rule, warning
+from tasks.model.finding import Finding, blocker, info, warning
+from tasks.planning.preflight.registry import blocker_if, rule
 from tasks.planning.situation import Situation
 
 SAME_FAMILY = (frozenset({"x86_64", "i686"}),)

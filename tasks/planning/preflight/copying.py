@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 
 from tasks.model.disks import BackingFile, DiskCopy
-from tasks.model.finding import Finding
+from tasks.model.finding import Finding, blocker, info, warning
 from tasks.model.request import EVERY_DISK, Storage
 from tasks.planning import copies
 from tasks.planning.chain import keeps_chain
-from tasks.planning.preflight.registry import blocker, info, rule, warning
+from tasks.planning.preflight.registry import rule
 from tasks.planning.situation import Situation
 
 MARGIN_PERCENT = 5

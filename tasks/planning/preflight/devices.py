@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.model.finding import Finding
-from tasks.planning.preflight.registry import blocker, blocker_if, info, rule, warning
+from tasks.model.finding import Finding, blocker, info, warning
+from tasks.planning.preflight.registry import blocker_if, rule
 from tasks.planning.sharing import find_sharing
 from tasks.planning.situation import Situation
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tasks.model.domain import Disk
-from tasks.model.finding import Finding
+from tasks.model.finding import Finding, blocker, info, warning
 from tasks.planning.copies import copied_disks
-from tasks.planning.preflight.registry import blocker, blocker_if, info, rule, warning
+from tasks.planning.preflight.registry import blocker_if, rule
 from tasks.planning.sharing import find_sharing
 from tasks.planning.situation import Situation
 from tasks.planning.storage import MEDIUM_DEVICES, sharing_of

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tasks.model.domain import DomainView
-from tasks.model.finding import Finding
-from tasks.planning.preflight.registry import blocker, info, rule, warning
+from tasks.model.finding import Finding, blocker, info, warning
+from tasks.planning.preflight.registry import rule
 from tasks.planning.situation import Situation
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tasks.model.finding import Finding
+from tasks.model.finding import Finding, info
 from tasks.model.pools import Mount, PoolAction
 from tasks.planning import mounts
-from tasks.planning.preflight.registry import blocker_if, info, rule
+from tasks.planning.preflight.registry import blocker_if, rule
 from tasks.planning.situation import Situation
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tasks.model.domain import DomainState
-from tasks.model.finding import Finding
-from tasks.planning.preflight.registry import blocker, info, rule
+from tasks.model.finding import Finding, blocker, info
+from tasks.planning.preflight.registry import rule
 from tasks.planning.situation import Situation
 
 LEAVES_INACTIVE_ALONE = 10_000_000

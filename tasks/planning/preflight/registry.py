@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tasks.model.finding import Finding, Severity
+from tasks.model.finding import Finding, blocker, warning
 from tasks.planning.situation import Situation
 
 Check = Callable[[Situation], list[Finding]]
@@ -44,21 +44,6 @@ def rule(**codes: str) -> Decorator:
         return Rule(check, codes)
 
     return declare
-
-
-def blocker(code: str, message: str, hint: str = "") -> Finding:
-    """The migration is refused."""
-    return Finding(code=code, severity=Severity.BLOCKER, message=message, hint=hint)
-
-
-def warning(code: str, message: str, hint: str = "") -> Finding:
-    """The migration goes on; an operator should know."""
-    return Finding(code=code, severity=Severity.WARNING, message=message, hint=hint)
-
-
-def info(code: str, message: str, hint: str = "") -> Finding:
-    """A line in the plan."""
-    return Finding(code=code, severity=Severity.INFO, message=message, hint=hint)
 
 
 def blocker_if(blocks: bool, code: str, message: str, hint: str = "") -> Finding:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tasks.model.disks import DiskCopy
-from tasks.model.finding import Finding
+from tasks.model.finding import Finding, blocker, info
 from tasks.planning import copies, devices
-from tasks.planning.preflight.registry import blocker, info, rule
+from tasks.planning.preflight.registry import rule
 from tasks.planning.situation import Situation
 
 
