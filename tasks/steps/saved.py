@@ -16,6 +16,7 @@ from tasks.model.run import JournalEntry
 from tasks.planning.outcome import describe, is_ours
 from tasks.planning.volume_name import mark_volume_name
 from tasks.steps.copying import copy_files
+from tasks.steps.definition import define_on_destination
 from tasks.steps.firmware import plan_nvram
 from tasks.steps.run import StepRun
 from tasks.steps.volumes import make_file_volumes
@@ -39,7 +40,7 @@ def move_saved(run: StepRun) -> None:
         _measure(run)
         make_file_volumes(run)
         copy_files(run)
-        _define(run)
+        define_on_destination(run)
     _restore(run)
 
 
@@ -87,19 +88,6 @@ def _as_it_is(run: StepRun, copy: DiskCopy) -> DiskCopy:
     if found is None:
         raise OperatorMustFix("SOURCE_CHANGED", f"{copy.source_path} is gone from {run.source}", "look for it")
     return copy.model_copy(update={"length_bytes": found.length_bytes, "modified": found.modified})
-
-
-def _define(run: StepRun) -> None:
-    inactive = run.hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
-    xml = run.destination_xml(inactive)
-    run.interrupt_if_asked()
-    run.effect(
-        "destination_definition",
-        run.destination,
-        "",
-        partial(run.hypervisor.define, run.destination, xml),
-        created=f"definition of {run.record.vm} on {run.destination}",
-    )
 
 
 def _restore(run: StepRun) -> None:

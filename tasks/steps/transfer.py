@@ -6,6 +6,7 @@ from tasks.model.errors import OperatorMustFix, OutcomeUnknown
 from tasks.model.request import Method
 from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.steps.copying import copy_files
+from tasks.steps.definition import define_on_destination
 from tasks.steps.live import start_and_watch, watch
 from tasks.steps.run import StepRun
 from tasks.steps.saved import move_saved
@@ -18,7 +19,7 @@ def run(run: StepRun) -> Verdict:
     """Look at both hosts, then do what is left to do."""
     run.interrupt_if_asked()
     if run.method is Method.OFFLINE:
-        return _define_on_destination(run)
+        return _move_definition(run)
     if run.method is Method.SAVED:
         move_saved(run)
         return Next()
@@ -50,7 +51,7 @@ def _not_moved(run: StepRun, outcome: Outcome) -> Exception:
     return OutcomeUnknown("TRANSFER_FAILED", f"the VM did not move ({outcome}): {seen}", "vmferry retry tries again")
 
 
-def _define_on_destination(run: StepRun) -> Verdict:
+def _move_definition(run: StepRun) -> Verdict:
     """Offline: the disks that must be copied, then the definition; nothing can start the VM there before."""
     source, destination = run.look()
     if is_ours(destination, run.record.id):
@@ -60,15 +61,6 @@ def _define_on_destination(run: StepRun) -> Verdict:
         message = f"{run.record.vm} is no longer shut off on {run.source}: {describe(source, run.source)}"
         raise OperatorMustFix("VM_STARTED", message, "retry: it can be moved live")
     copy_files(run)
-    inactive = run.hypervisor.fetch_xml(run.source, run.uuid, inactive=True, secure=True)
-    xml = run.destination_xml(inactive)
-    run.interrupt_if_asked()
-    run.effect(
-        "destination_definition",
-        run.destination,
-        "",
-        lambda: run.hypervisor.define(run.destination, xml),
-        created=f"definition of {run.record.vm} on {run.destination}",
-    )
+    define_on_destination(run)
     take_snapshots_along(run)
     return Next()
