@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
 LOGICAL = "vg0"
 """A volume group, which hosts of the nested lab have."""
+SQUASHED = "squashed"
+"""An NFS export of the nested lab that makes root nobody."""
 POOL_PATHS = {
     "shared": "/var/lib/libvirt/shared",
     "local": "/var/lib/libvirt/images",
     DEVICES: DEVICES_PATH,
     LOGICAL: f"/dev/{LOGICAL}",
+    SQUASHED: f"/var/lib/libvirt/{SQUASHED}",
 }
 CONSOLES = "/var/log/libvirt/qemu"
 UNDEFINE = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
-from tests.lab.guest import CONSOLES, LOGICAL, POOL_PATHS, Guest
+from tests.lab.guest import CONSOLES, LOGICAL, POOL_PATHS, SQUASHED, Guest
 from tests.lab.shell import LabError, until
 from tests.lab.watch import GuestWatch, Tick
 
@@ -52,6 +52,12 @@ class NestedGuest(Guest):
         return [self.lab.host(name) for name in self.lab.spec.hosts]
 
     def _create_volume(self, conn: libvirt.virConnect, pool_name: str, volume: str) -> None:
+        if pool_name == SQUASHED:  # libvirt, being root, may not: somebody made it on the server
+            path, owner = f"/srv/{SQUASHED}/{volume}", "libvirt-qemu:libvirt-qemu"
+            size = f"{self.options.disk_mib}M"
+            self.lab.server.shell(f"truncate -s {size} {path}; chown {owner} {path}")
+            conn.storagePoolLookupByName(pool_name).refresh(0)
+            return
         if pool_name != LOGICAL:
             super()._create_volume(conn, pool_name, volume)
             return
@@ -102,6 +108,7 @@ class NestedGuest(Guest):
     def remove(self) -> None:
         """Take it off every host, with its disks and consoles; for the end of a test only."""
         super().remove()
+        self.lab.server.shell(f"rm -f /srv/{SQUASHED}/{self.name}.*")
         for host in self._hosts():
             with contextlib.closing(host.connect()) as conn, contextlib.suppress(libvirt.libvirtError):
                 pool = conn.storagePoolLookupByName(LOGICAL)

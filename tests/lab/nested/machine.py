@@ -15,7 +15,7 @@ from pathlib import Path
 
 import libvirt
 
-from tests.lab.guest import LOGICAL
+from tests.lab.guest import LOGICAL, POOL_PATHS, SQUASHED
 from tests.lab.host import SSHD_CONF, Host
 from tests.lab.image import image_folder
 from tests.lab.nested.rootfs import archive, base_folder
@@ -53,16 +53,17 @@ MASKED = (
 SPARE_MIB = 512
 """A second disk, which the machine leaves alone."""
 
-SHARED_PATH = "/var/lib/libvirt/shared"
 POOLS = {
-    "shared": f"""<pool type='netfs'><name>shared</name>
-<source><host name='{STORE_ADDRESS}'/><dir path='/srv/vms'/><format type='nfs'/></source>
-<target><path>{SHARED_PATH}</path></target></pool>""",
+    name: f"""<pool type='netfs'><name>{name}</name>
+<source><host name='{STORE_ADDRESS}'/><dir path='{export}'/><format type='nfs'/></source>
+<target><path>{POOL_PATHS[name]}</path></target></pool>"""
+    for name, export in (("shared", "/srv/vms"), (SQUASHED, f"/srv/{SQUASHED}"))
+} | {
     "local": "<pool type='dir'><name>local</name><target><path>/var/lib/libvirt/images</path></target></pool>",
     LOGICAL: """<pool type='logical'><name>vg0</name><source><name>vg0</name><format type='lvm2'/>
 <device path='/dev/vdb'/></source><target><path>/dev/vg0</path></target></pool>""",
 }
-"""Network storage as the guide has it, a folder, and a volume group on the second disk."""
+"""Network storage as the guide has it, another as it warns of, a folder, and a volume group on the second disk."""
 
 
 class Machine(Node):

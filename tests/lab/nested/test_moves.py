@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from tasks.model.run import RunRecord, State
 from tests.lab import GuestWatch
+from tests.lab.faults import pool_gone
 from tests.lab.nested import NestedGuest, NestedLab
 from tests.lab.nested.state import host_state
 from tests.scenarios.invariants import check_invariants
@@ -21,7 +23,7 @@ from tests.scenarios.stack import Stack, stack
 
 pytestmark = [pytest.mark.nested, pytest.mark.timeout(900)]
 
-END_S = 300.0
+END_S = 600.0
 PATIENT = {
     "lease_s": 20.0,
     "hand_over_s": 20.0,
@@ -45,17 +47,21 @@ class Row:
     """The request beside VM and destination."""
     options: dict[str, Any]
     """The guest."""
+    lacks: str = ""
+    """A pool that the destination does not have when the guest is to go there."""
 
 
 TO_LVM = {"pools": {"*": "vg0"}}
-LVM = {"disk": "vg0", "second_disk": "vg0", "disk_format": "raw", "disk_mib": 32}
+RAW = {"disk_format": "raw", "disk_mib": 16}
+LVM = RAW | {"disk": "vg0", "second_disk": "vg0"}
 BUSY = {"write_kib_s": 1024, "write_stop": 512}
 # fmt: off
 ROWS = [
     #   name            method     storage   start      fault                      asked   guest
     Row("live-nfs",     "live",    "shared", "running", "cancel transfer.moving",  {},     {}),
-    Row("offline-nfs",  "offline", "shared", "off",     "fail transfer.effected",  {},     {}),
+    Row("offline-nfs",  "offline", "shared", "off",     "fail transfer.effected",  {},     RAW),
     Row("offline-lvm",  "offline", "copy",   "off",     "fail transfer.moving",    TO_LVM, LVM),
+    Row("live-no-pool", "live",    "shared", "running", "fail transfer.moving",    {},     {}, lacks="shared"),
     Row("live-lvm",     "live",    "copy",   "running", "cancel transfer.moving",  TO_LVM, LVM | BUSY),
 ]
 # fmt: on
@@ -77,15 +83,18 @@ def row(request: pytest.FixtureRequest) -> Row:
 @pytest.fixture(scope="module")
 def guest(nested: NestedLab, row: Row) -> Iterator[NestedGuest]:
     """One for both tests of a row."""
-    made = nested.guest(f"way-{row.name}", start=row.start, autostart=True, **row.options)
-    if row.start == "off":
-        made.fill_disk(((0, 1), (13, 2)))
-    else:
-        made.wait_ticking(timeout_s=END_S)
-    if row.options.get("write_stop"):
-        made.wait_verified(1, timeout_s=END_S)
-    yield made
-    made.remove()
+    with ExitStack() as stack:
+        if row.lacks:
+            stack.enter_context(pool_gone(nested.host("two"), row.lacks))
+        made = nested.guest(f"way-{row.name}", start=row.start, autostart=True, **row.options)
+        stack.callback(made.remove)
+        if row.start == "off":
+            made.fill_disk(((0, 1), (13, 2)))
+        else:
+            made.wait_ticking(timeout_s=END_S)
+        if row.options.get("write_stop"):
+            made.wait_verified(1, timeout_s=END_S)
+        yield made
 
 
 def check_everything(running: Stack, row: Row, guest: NestedGuest, record: RunRecord, watch: GuestWatch) -> None:
@@ -134,6 +143,21 @@ def test_it_arrives(running: Stack, row: Row, guest: NestedGuest) -> None:
         assert (ended.method, ended.storage) == (row.method, row.storage)
         check_everything(running, row, guest, ended, watch)
     print(f"{row.name}: {took_s:.1f} s, pause {watch.max_gap_ms() / 1000:.1f} s")
+
+
+def test_an_export_that_makes_root_nobody(
+    running: Stack, nested: NestedLab, make_nested_guest: Callable[..., NestedGuest]
+) -> None:
+    """QEMU's user may write there and libvirt may not: nothing can be made there to prove that both see the same."""
+    guest = make_nested_guest("squashed", start="off", disk="squashed", **RAW)
+    before = host_state(nested.host("two"))
+    ended = running.wait_end(running.client.submit({"vm": guest.name, "destination": "two"}).id, END_S)
+    assert ended.state is State.FAILED, running.diagnosis(ended.id)
+    assert ended.error is not None
+    assert ended.error.code == "SHARE_NOT_PROVEN"
+    assert "no_root_squash" in ended.error.hint
+    check_invariants(running, guest, ended, was_running=False, autostart=False)
+    assert host_state(nested.host("two")) == before
 
 
 def test_the_command_line(running: Stack, make_nested_guest: Callable[..., NestedGuest]) -> None:
