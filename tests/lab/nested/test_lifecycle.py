@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,15 +22,15 @@ REPOSITORY = Path(__file__).parents[3]
 UP_AND_WAIT = """
 import os, sys, time
 from tests.lab.nested import NestedLab
-from tests.lab.nested.machine import NfsServer
-NfsServer.wait_booted = lambda self: (print("booting", flush=True), time.sleep(600))
+from tests.lab.nested.machine import Machine
+Machine.wait_booted = lambda self: (print("booting", flush=True), time.sleep(600))
 NestedLab.machines = property(lambda self: [self.server])
 NestedLab.up(sys.argv[1], owner=os.getpid())
 """
 """One machine of it has to be enough, and it need not come up."""
 
 
-def test_a_killed_run_is_cleaned_up_and_others_stay(nested: NestedLab) -> None:
+def test_a_killed_run_is_cleaned_up_and_others_stay(nested: NestedLab, tmp_path: Path) -> None:
     left = NestedLab(NestedSpec(f"k{os.getpid()}"))
     command = [sys.executable, "-c", UP_AND_WAIT, left.spec.name]
     killed = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
@@ -37,16 +38,18 @@ def test_a_killed_run_is_cleaned_up_and_others_stay(nested: NestedLab) -> None:
         assert killed.stdout is not None
         assert killed.stdout.readline() == "booting\n"
         sweep()
-        pid = recall(left.server.root / "qemu.pid")
-        assert pid is not None, "it was taken away from a run that lives"
+        machine = left.server.root / "qemu.pid"
+        assert recall(machine) is not None, "it was taken away from a run that lives"
+        kept = tmp_path / "qemu.pid"
+        shutil.copy(machine, kept)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-        assert recall(left.server.root / "qemu.pid") == pid
+        assert recall(machine) is not None
         sweep()
-        assert not Path(f"/proc/{pid}").exists()
+        assert recall(kept) is None
         assert not (Path("/run/netns") / left.spec.netns("hub")).exists()
         assert not left.spec.folder.exists()
-        assert all(machine.is_up for machine in nested.machines)
+        assert all(other.is_up for other in nested.machines)
         assert nested.host("one").run(["hostname"]) == "one\n"
     finally:
         killed.kill()
