@@ -19,6 +19,15 @@ KEEP_TPM_SINCE = 8_009_000
 CHANGED_MEANWHILE = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID})
 NONE_THERE = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_METADATA})
 
+PASSING = frozenset(
+    {
+        libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
+        libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
+        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY,
+        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
+    }
+)
+"""Reasons of a pause that libvirt made itself for a while: its hypervisor is not to be disturbed with questions."""
 STATES = {
     libvirt.VIR_DOMAIN_NOSTATE: DomainState.NOSTATE,
     libvirt.VIR_DOMAIN_RUNNING: DomainState.RUNNING,
@@ -198,7 +207,7 @@ def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
         snapshots=domain.snapshotNum(),
         external_snapshots=domain.snapshotNum(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL),
         checkpoints=_count_checkpoints(domain),
-        never_ran=state == libvirt.VIR_DOMAIN_PAUSED and _never_ran(domain),
+        never_ran=state == libvirt.VIR_DOMAIN_PAUSED and reason not in PASSING and _never_ran(domain),
         mark=_read_mark(domain, persistent=persistent),
         job=job,
     )

@@ -15,7 +15,7 @@ from tasks.model.pools import Mount
 from tasks.model.remedies import NO_REMEDIES, Remedied
 from tasks.model.request import Method, MigrationRequest, Storage
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the record's layout; a worker leaves a record of a newer version alone."""
 
 

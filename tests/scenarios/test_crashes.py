@@ -1,12 +1,13 @@
 """Whatever dies, at whatever point: one startable copy, never two running, and a record that tells the truth.
 
-One stack and one guest of each kind serve all cases; the guest is moved on from wherever the case before left it.
+One stack, and one guest of a kind, serve all cases; the guest is moved on from wherever the case before left it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,22 @@ POINTS = {
     "copy": COPY,
     "offline": OFFLINE,
 }
+GUESTS: dict[str, dict[str, Any]] = {
+    "live": {"fill_mib": 24},
+    "offline": {"start": "off"},
+    "copy": {"disk": "local", "write_kib_s": 16384, "write_stop": 256},
+    "offline-copy": {"start": "off", "disk": "local", "disk_format": "raw", "disk_mib": 160},
+    "saved": {"fill_mib": 24, "disk": "local"},
+    "incremental": {
+        "disk": "local",
+        "disk_mib": 40,
+        "below": ("qcow2",),
+        "write_kib_s": 16384,
+        "write_stop": 256,
+    },
+}
+VERIFYING = ("copy", "incremental")
+"""Guests that read their disks again all the time."""
 ASKED = {"saved": {"method": "saved"}, "incremental": {"storage": "incremental"}}
 CASES = [(kind, point) for kind, points in POINTS.items() for point in points]
 MOVING = dict.fromkeys(POINTS, "transfer.moving") | {"offline": "transfer.effected"}
@@ -78,24 +95,23 @@ def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
 
 
 @pytest.fixture(scope="module")
-def guests(lab: Lab) -> Iterator[dict[str, Guest]]:
-    live = lab.guest("crash-live", fill_mib=24, autostart=True)
-    offline = lab.guest("crash-off", start="off", autostart=True)
-    copy = lab.guest("crash-copy", disk="local", write_kib_s=16384, write_stop=256, autostart=True)
-    away = lab.guest("crash-away", start="off", disk="local", disk_format="raw", disk_mib=160, autostart=True)
-    away.fill_disk(((0, 2), (70, 2), (140, 2)))
-    saved = lab.guest("crash-saved", fill_mib=24, disk="local", autostart=True)
-    top = lab.guest(
-        "crash-top", disk="local", disk_mib=40, below=("qcow2",), write_kib_s=16384, write_stop=256, autostart=True
-    )
-    made = {"live": live, "copy": copy, "offline": offline, "offline-copy": away, "saved": saved, "incremental": top}
-    saved.wait_ticking()
-    top.wait_verified(1)
-    live.wait_ticking()
-    copy.wait_verified(1)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The way the guest goes. Of a module's scope, so that all tests of one kind follow each other."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def guest(lab: Lab, kind: str) -> Iterator[Guest]:
+    """One at a time: guests that run and wait for their turn would take the others' processors."""
+    made = lab.guest(f"crash-{kind}", autostart=True, **GUESTS[kind])
+    if kind == "offline-copy":
+        made.fill_disk(((0, 2), (70, 2), (140, 2)))
+    elif not kind.startswith("offline"):
+        made.wait_ticking()
+    if kind in VERIFYING:
+        made.wait_verified(1)
     yield made
-    for guest in made.values():
-        guest.remove()
+    made.remove()
 
 
 def move(running: Stack, lab: Lab, guest: Guest, kind: str = "live") -> RunRecord:
@@ -109,7 +125,7 @@ def finish(running: Stack, guest: Guest, record: RunRecord, kind: str) -> RunRec
     """Wait for the end and check every promise."""
     ended = running.wait_end(record.id)
     check_invariants(running, guest, ended, was_running=not kind.startswith("offline"), autostart=True)
-    if kind in ("copy", "incremental"):
+    if kind in VERIFYING:
         here = ended.destination if ended.state is State.SUCCEEDED else ended.source
         guest.wait_verified_anew(str(here))
     if kind == "offline-copy":
@@ -117,9 +133,8 @@ def finish(running: Stack, guest: Guest, record: RunRecord, kind: str) -> RunRec
     return ended
 
 
-@pytest.mark.parametrize(("kind", "point"), CASES)
-def test_kill9_of_the_worker(running: Stack, lab: Lab, guests: dict[str, Guest], kind: str, point: str) -> None:
-    guest = guests[kind]
+@pytest.mark.parametrize(("kind", "point"), CASES, indirect=["kind"])
+def test_kill9_of_the_worker(running: Stack, lab: Lab, guest: Guest, kind: str, point: str) -> None:
     with guest.watch() as watch:
         running.hold(point)
         victim = running.steps_worker()
@@ -134,12 +149,9 @@ def test_kill9_of_the_worker(running: Stack, lab: Lab, guests: dict[str, Guest],
     watch.check_continued()
 
 
-@pytest.mark.parametrize("kind", POINTS)
+@pytest.mark.parametrize("kind", POINTS, indirect=True)
 @pytest.mark.parametrize("point", ["before", "claimed", "effected", "done", "settled"])
-def test_kill9_of_the_worker_that_rolls_back(
-    running: Stack, lab: Lab, guests: dict[str, Guest], kind: str, point: str
-) -> None:
-    guest = guests[kind]
+def test_kill9_of_the_worker_that_rolls_back(running: Stack, lab: Lab, guest: Guest, kind: str, point: str) -> None:
     with guest.watch() as watch:
         running.hold(MOVING[kind])
         victim = running.steps_worker()
@@ -165,11 +177,8 @@ def worker(running: Stack) -> Iterator[None]:
     made.kill9()
 
 
-@pytest.mark.parametrize(("kind", "point"), CASES)
-def test_connection_blip(
-    running: Stack, worker: None, lab: Lab, guests: dict[str, Guest], kind: str, point: str
-) -> None:
-    guest = guests[kind]
+@pytest.mark.parametrize(("kind", "point"), CASES, indirect=["kind"])
+def test_connection_blip(running: Stack, worker: None, lab: Lab, guest: Guest, kind: str, point: str) -> None:
     with guest.watch() as watch:
         running.hold(point)
         record = move(running, lab, guest, kind)
@@ -181,11 +190,10 @@ def test_connection_blip(
     watch.check_never_twice()
 
 
-@pytest.mark.parametrize(("kind", "point"), CASES)
+@pytest.mark.parametrize(("kind", "point"), CASES, indirect=["kind"])
 def test_redis_killed_and_restarted(
-    running: Stack, worker: None, lab: Lab, guests: dict[str, Guest], kind: str, point: str
+    running: Stack, worker: None, lab: Lab, guest: Guest, kind: str, point: str
 ) -> None:
-    guest = guests[kind]
     with guest.watch() as watch:
         running.hold(point)
         record = move(running, lab, guest, kind)
@@ -199,13 +207,10 @@ def test_redis_killed_and_restarted(
     watch.check_never_twice()
 
 
-@pytest.mark.parametrize("kind", POINTS)
+@pytest.mark.parametrize("kind", POINTS, indirect=True)
 @pytest.mark.parametrize("step", ["preflight", "prepare", "transfer", "verify", "finish"])
-def test_message_delivered_twice(
-    running: Stack, worker: None, lab: Lab, guests: dict[str, Guest], kind: str, step: str
-) -> None:
+def test_message_delivered_twice(running: Stack, worker: None, lab: Lab, guest: Guest, kind: str, step: str) -> None:
     """Once while the first copy runs, and once after it: the second steps aside both times."""
-    guest = guests[kind]
     with guest.watch() as watch:
         running.hold(f"{step}.claimed")
         record = move(running, lab, guest, kind)
@@ -223,9 +228,10 @@ def test_message_delivered_twice(
 
 
 def test_sigterm_during_a_transfer_detaches_and_another_worker_adopts(
-    running: Stack, lab: Lab, guests: dict[str, Guest], tmp_path: Path
+    lab: Lab, make_guest: Callable[..., Guest], tmp_path: Path
 ) -> None:
-    guest = guests["live"]
+    guest = make_guest("crash-term", fill_mib=24, autostart=True)
+    guest.wait_ticking()
     with stack(lab, tmp_path, policies={"slow": {"bandwidth_mib_s": 4}}, lease_s=60.0, hand_over_s=60.0) as own:
         own.start(steps=0)
         first = own.steps_worker()
