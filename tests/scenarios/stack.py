@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -188,8 +189,14 @@ class Stack:
         return self.client.show(run_id)
 
     def diagnosis(self, run_id: str) -> str:
-        """What to look at when a wait has failed."""
-        return f"{self.client.show(run_id).model_dump_json(indent=1)}\n{self.logs()}"
+        """What to look at when a wait has failed: the record, and where the workers' threads stand."""
+        record = self.client.show(run_id)
+        alive = [worker for worker in self.workers if worker.running]
+        for worker in alive:
+            os.kill(worker.pid, signal.SIGUSR1)  # Celery's "cry": the stacks of all threads
+        time.sleep(1.0)
+        stacks = "\n".join(f"== {w.name}\n{w.log_tail(40_000)}" for w in alive)
+        return f"{stacks}\n{self.logs()}\n{record.model_dump_json(indent=1)}"
 
     def logs(self) -> str:
         """The ends of the workers' logs."""
