@@ -22,6 +22,7 @@ from rich.console import Console
 from tests.benchmarks.adoption import measure_adoption
 from tests.benchmarks.copies import CopyPair, copy_figures, measure_copies
 from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measure_flight, wait_filled
+from tests.benchmarks.offline import FileRound, file_figures, measure_files
 from tests.benchmarks.pairs import Pair, measure_pairs
 from tests.benchmarks.report import Figure, figures_of, flight_figures, machine, print_table, write_json
 from tests.benchmarks.rig import running_rig
@@ -58,6 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=int(os.environ.get("PAIRS", "30")), help="pairs over tcp")
     parser.add_argument("--ssh-pairs", type=int, help="pairs over ssh (default: a third of --pairs)")
     parser.add_argument("--copies", type=int, default=10, help="pairs with a disk that is copied; 0: none")
+    parser.add_argument("--files", type=int, default=5, help="rounds of disks of shut off guests; 0: none")
     parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
     parser.add_argument("--no-flower", action="store_true", help="do not measure Flower")
     parser.add_argument("--adoptions", type=int, default=5, help="workers killed in mid-transfer; 0: none")
@@ -84,6 +86,10 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
         copies = _copies(lab, options.copies)
         raw["copies"] = [asdict(pair) for pair in copies]
         figures += copy_figures(copies)
+    if options.files:
+        rounds = _files(lab, options.files)
+        raw["files"] = [asdict(one) for one in rounds]
+        figures += file_figures(rounds)
     if options.flight:
         flight = _flight(lab, options.flight)
         raw["flight"] = asdict(flight)
@@ -128,6 +134,15 @@ def _adoption(lab: Lab, times: int) -> Figure:
         wait_filled(guest)
         rig = stack.enter_context(running_rig(lab, "tcp", policies={"default": {"bandwidth_mib_s": BANDWIDTH_MIB_S}}))
         return measure_adoption(rig, guest, times)
+
+
+def _files(lab: Lab, count: int) -> list[FileRound]:
+    rounds = {1000: count, 100: min(count, 2)}  # a slow link differs less from round to round, and takes long
+    console.print(f"disks of 4 GiB, 300 MiB of it data, of a guest that is shut off: rounds by Mbit/s {rounds}")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=lab.spec.folder)))
+        rig = stack.enter_context(running_rig(lab, "tcp"))
+        return list(measure_files(rig, folder, rounds))
 
 
 def _flight(lab: Lab, count: int) -> Flight:

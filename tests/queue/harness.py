@@ -330,6 +330,7 @@ class Worker(Program):
         extra: Sequence[str] = ("--without-mingle", "--without-gossip"),
         folder: Path | None = None,
     ) -> None:
+        self.queues = queues
         named = queues if isinstance(queues, str) else ",".join(queues)
         command = [*_celery(prefix, app), "worker", "--pool", pool, "--concurrency", str(concurrency)]
         command += ["--queues", named, "--hostname", f"{name}@%h", "--loglevel", "INFO", *extra]

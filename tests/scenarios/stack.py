@@ -23,6 +23,7 @@ from tasks.model.run import RunRecord, State, StepName
 from tests.lab import Lab
 from tests.queue.harness import Beat, RedisServer, Worker
 
+STEPS = "vmferry.steps"
 REPOSITORY = Path(__file__).parents[2]
 FAST = {
     "lease_s": 3.0,
@@ -111,7 +112,7 @@ class Stack:
 
     def steps_worker(self, *, concurrency: int = 8) -> Worker:
         """A worker of the steps queue that can be held (see ``faultapp``)."""
-        return self._worker("vmferry.steps", concurrency, app="tests.scenarios.faultapp")
+        return self._worker(STEPS, concurrency, app="tests.scenarios.faultapp")
 
     def _worker(self, queue: str, concurrency: int, *, app: str = "tasks.app") -> Worker:
         name = f"w{len(self.workers)}"
@@ -126,6 +127,11 @@ class Stack:
         )
         self.workers.append(worker)
         return worker.start()
+
+    @property
+    def steps_workers(self) -> list[Worker]:
+        """Those that run."""
+        return [worker for worker in self.workers if worker.running and worker.queues == STEPS]
 
     # -- holding a steps worker at a point ------------------------------------------------------------------------
 

@@ -77,6 +77,8 @@ GUESTS: dict[str, dict[str, Any]] = {
         "write_stop": 256,
     },
 }
+STREAMING = ("live", "copy", "incremental")
+"""Kinds whose transfer is libvirt's own job."""
 VERIFYING = ("copy", "incremental")
 """Guests that read their disks again all the time."""
 ASKED = {"saved": {"method": "saved"}, "incremental": {"storage": "incremental"}}
@@ -114,6 +116,20 @@ def guest(lab: Lab, kind: str) -> Iterator[Guest]:
     made.remove()
 
 
+@pytest.fixture
+def nobody(running: Stack) -> None:
+    """No steps worker but those that the test starts: whoever else took a message would be held instead."""
+    for worker in running.steps_workers:
+        worker.kill9()
+
+
+@pytest.fixture
+def worker(running: Stack) -> None:
+    """A steps worker, which lives on until a test wants none."""
+    if not running.steps_workers:
+        running.steps_worker()
+
+
 def move(running: Stack, lab: Lab, guest: Guest, kind: str = "live") -> RunRecord:
     """Ask for the guest to go to another host than where it is."""
     here = next(host for host, seen in lab.states(guest.uuid).items() if seen is not None)
@@ -134,7 +150,7 @@ def finish(running: Stack, guest: Guest, record: RunRecord, kind: str) -> RunRec
 
 
 @pytest.mark.parametrize(("kind", "point"), CASES, indirect=["kind"])
-def test_kill9_of_the_worker(running: Stack, lab: Lab, guest: Guest, kind: str, point: str) -> None:
+def test_kill9_of_the_worker(running: Stack, nobody: None, lab: Lab, guest: Guest, kind: str, point: str) -> None:
     with guest.watch() as watch:
         running.hold(point)
         victim = running.steps_worker()
@@ -151,7 +167,9 @@ def test_kill9_of_the_worker(running: Stack, lab: Lab, guest: Guest, kind: str, 
 
 @pytest.mark.parametrize("kind", POINTS, indirect=True)
 @pytest.mark.parametrize("point", ["before", "claimed", "effected", "done", "settled"])
-def test_kill9_of_the_worker_that_rolls_back(running: Stack, lab: Lab, guest: Guest, kind: str, point: str) -> None:
+def test_kill9_of_the_worker_that_rolls_back(
+    running: Stack, nobody: None, lab: Lab, guest: Guest, kind: str, point: str
+) -> None:
     with guest.watch() as watch:
         running.hold(MOVING[kind])
         victim = running.steps_worker()
@@ -164,17 +182,12 @@ def test_kill9_of_the_worker_that_rolls_back(running: Stack, lab: Lab, guest: Gu
         survivor = running.steps_worker()
         ended = finish(running, guest, record, kind)
         survivor.kill9()
-    assert ended.state is State.CANCELLED, running.diagnosis(record.id)
+    # Where nobody had aborted it yet, a transfer goes on without any worker, and may be over when the next one is up.
+    may_arrive = point in ("before", "claimed") and kind in STREAMING
+    wanted = {State.CANCELLED, State.SUCCEEDED} if may_arrive else {State.CANCELLED}
+    assert ended.state in wanted, running.diagnosis(record.id)
     watch.check_never_twice()
     watch.check_continued()
-
-
-@pytest.fixture(scope="module")
-def worker(running: Stack) -> Iterator[None]:
-    """One steps worker that lives through all the cases that follow."""
-    made = running.steps_worker()
-    yield
-    made.kill9()
 
 
 @pytest.mark.parametrize(("kind", "point"), CASES, indirect=["kind"])
