@@ -123,11 +123,11 @@ def _make_images(folder: Path) -> dict[str, Path]:
 
 @contextmanager
 def _link(rig: Rig, mbit: int) -> Iterator[None]:
-    """What alpha sends and what beta receives goes at this rate, wherever it comes from or goes to."""
+    """What alpha sends, and what beta receives and sends, goes at this rate, wherever it comes from or goes to."""
     beta = rig.lab.host("beta")
     port = ["ip", "netns", "exec", beta.spec.netns("hub"), "tc", "qdisc"]
     where = ["dev", beta.spec.veth("beta"), "root"]
-    with link_shaped(rig.lab.host("alpha"), mbit):
+    with link_shaped(rig.lab.host("alpha"), mbit), link_shaped(beta, mbit):
         run(*port, "replace", *where, "tbf", "rate", f"{mbit}mbit", "burst", "128kb", "latency", "50ms")
         try:
             yield
@@ -218,7 +218,7 @@ def _by_rsync(rig: Rig, guest: Guest, image: str) -> FileTrip:
 
 def _by_scp(rig: Rig, guest: Guest, image: str) -> FileTrip:
     def copy() -> None:
-        command = ["scp", "-q", f"{LOCAL_PATH}/{guest.volume}", f"root@beta:{LOCAL_PATH}/by-scp"]
+        command = ["scp", "-O", "-q", f"{LOCAL_PATH}/{guest.volume}", f"root@beta:{LOCAL_PATH}/by-scp"]
         rig.lab.host("alpha").run(command, timeout_s=END_TIMEOUT_S)
 
     with _removed(_folder(rig.lab.host("beta")) / "by-scp"):

@@ -140,11 +140,14 @@ def print_table(figures: Sequence[Figure], about: dict[str, Any]) -> None:
 def _row(figure: Figure) -> list[str]:
     verdict = {None: "", True: "[green]met[/]", False: "[bold red]MISSED[/]"}[figure.met]
     verdict += "" if figure.settled else ", within noise"
-    interval = "" if figure.low is None or figure.high is None else f"{figure.low:.1f} to {figure.high:.1f}"
+    digits = 2 if figure.unit == "×" else 1
+    interval = (
+        "" if figure.low is None or figure.high is None else f"{figure.low:.{digits}f} to {figure.high:.{digits}f}"
+    )
     goal = "" if figure.goal is None else f"≤ {figure.goal:g} {figure.unit}"
     numbers = [
-        f"{figure.value:.1f} {figure.unit}",
-        *("" if p is None else f"{p:.1f}" for p in (figure.p10, figure.p90)),
+        f"{figure.value:.{digits}f} {figure.unit}",
+        *("" if p is None else f"{p:.{digits}f}" for p in (figure.p10, figure.p90)),
     ]
     return [figure.name, *numbers, interval, goal, verdict, figure.note]
 
