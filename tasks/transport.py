@@ -91,8 +91,26 @@ def _read(payload: Any, channel: Channel) -> tuple[Any, Any]:
     return message.headers, message.payload
 
 
+class GuardedQoS(kombu_redis.QoS):
+    """kombu's list of messages in work, whose end never ends the worker."""
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Put back what is in work, when a connection is given up; without Redis it comes back by itself, later.
+
+        kombu closes a lost connection twice, the second time without knowing its address any more: with messages in
+        work that is an AttributeError or an AssertionError, and the worker would exit because Redis was restarted.
+        """
+        try:
+            super().restore_unacked_once(stderr)  # type: ignore[no-untyped-call]
+        except (*self.channel.connection_errors, AttributeError, AssertionError) as error:
+            log.info("%d messages in work are not put back: %s", len(self._delivered), type(error).__name__)
+            self._delivered.clear()
+
+
 class GuardedChannel(kombu_redis.Channel):
     """kombu's Redis channel; unreadable messages of ``guarded_queues`` go to the list ``poison_key``."""
+
+    QoS = GuardedQoS
 
     guarded_queues: tuple[str, ...] = ()
     poison_key = "poison"

@@ -19,11 +19,19 @@ TOGETHER = ("containers", "flower")
 """Folders whose tests share something that is dear to make: one process runs all of them."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what belongs together when tests are spread over several processes."""
     for item in items:
         if (folder := item.path.parent.name) in TOGETHER:
             item.add_marker(pytest.mark.xdist_group(folder))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Groups that are not kept would give every process its own engine and browser, and fail in odd ways."""
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if session.config.getoption("loadgroup", False) and any("@" not in item.nodeid for item in grouped):
+        raise pytest.UsageError("pytest-xdist does not keep the groups: is its version made for this pytest?")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,40 @@
+"""Redis goes away while a message is in work: the connection is given up, and that is all."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import kombu
+import kombu.transport
+import pytest
+
+from tasks.transport import GuardedChannel, GuardedTransport
+from tests.queue.harness import RedisServer
+
+
+def test_closing_a_lost_connection_with_messages_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kombu closes it a second time when the transport has forgotten its address; seen to end a worker."""
+    kit: Any = kombu
+    monkeypatch.setitem(kombu.transport._transport_cache, "redis", GuardedTransport)
+    arrived: list[Any] = []
+    with RedisServer() as server:
+        connection = kit.Connection(server.url)
+        queue = kit.Queue("work")
+        for number in range(2):
+            connection.Producer().publish({"number": number}, routing_key="work", serializer="json", declare=[queue])
+        channel: Any = connection.default_channel
+        assert type(channel) is GuardedChannel
+        kit.Consumer(channel, [queue], callbacks=[lambda body, _: arrived.append(body)]).consume()
+        with suppress(TimeoutError):
+            while True:
+                connection.drain_events(timeout=0.5)
+        assert arrived == [{"number": 0}, {"number": 1}]
+        server.kill()
+        with suppress(*connection.connection_errors):
+            channel._disconnect_pools()
+        channel.connection.client = None
+        channel.close()
+        server.start()
+        # What was in work is still known to Redis, and is given out again when its time is over.
+        assert server.client().hlen("unacked") == 2
