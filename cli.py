@@ -187,6 +187,9 @@ AcceptOption = Annotated[
 VerifyOption = Annotated[
     str, typer.Option(help="deep (everything that was copied through the worker is read again), basic, or auto: deep.")
 ]
+SourceDisksOption = Annotated[
+    str, typer.Option(help="keep, or delete the source's files of copied disks when the VM has moved and was verified.")
+]
 RemedyOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Settle a finding: see docs/remedies.md; may be repeated."),
@@ -207,6 +210,7 @@ def _values(
     accept: list[str] | None,
     verify: str,
     remedy: list[str] | None,
+    source_disks: str,
 ) -> dict[str, Any]:
     from tasks.model.request import parse_devices, parse_pools, parse_sizes
 
@@ -218,6 +222,7 @@ def _values(
         "accept": accept,
         "verify": verify if verify != "auto" else "",
         "remedies": remedy,
+        "source_disks": source_disks if source_disks != "keep" else "",
     }
     return values | {name: value for name, value in more.items() if value}
 
@@ -235,6 +240,7 @@ def plan(
     accept: AcceptOption = None,
     verify: VerifyOption = "auto",
     remedy: RemedyOption = None,
+    source_disks: SourceDisksOption = "keep",
     policy: PolicyOption = "default",
     as_json: JsonOption = False,
 ) -> None:
@@ -242,7 +248,9 @@ def plan(
     from tasks.rendering.plans import print_plan
 
     with _client() as client:
-        made = client.plan(_values(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy))
+        made = client.plan(
+            _values(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks)
+        )
     typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
     raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
 
@@ -312,6 +320,7 @@ def migrate(
     accept: AcceptOption = None,
     verify: VerifyOption = "auto",
     remedy: RemedyOption = None,
+    source_disks: SourceDisksOption = "keep",
     policy: PolicyOption = "default",
     run_id: Annotated[str | None, typer.Option("--id", help="Idempotency key; made up when absent.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, kept in the record.")] = None,
@@ -319,9 +328,9 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Enqueue a migration; with --wait the exit code tells how it ended."""
-    values = _values(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy) | {
-        "labels": _labels(label or [])
-    }
+    values = _values(
+        vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks
+    ) | {"labels": _labels(label or [])}
     with _client() as client:
         record = client.submit(values, run_id=run_id)
         if wait:

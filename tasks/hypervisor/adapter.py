@@ -134,6 +134,14 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
         """See the port."""
         self._change(host, lambda connection: volumes.delete(connection, host, pool, name))
 
+    def delete_file(self, host: str, path: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: volumes.delete_at(connection, host, path))
+
+    def find_overlays(self, host: str, path: str) -> tuple[str, ...]:
+        """See the port."""
+        return self._read(host, lambda connection: volumes.find_overlays(connection, path))
+
     def fetch_job(self, host: str, uuid: str) -> JobStats:
         """See the port."""
 

@@ -73,6 +73,27 @@ def delete(connection: Connection, host: str, pool: str, name: str) -> None:
         found.delete(0)
 
 
+def delete_at(connection: Connection, host: str, path: str) -> None:
+    """See the port."""
+    pool = covering(connection, path)
+    if pool is None:
+        return
+    fresh = _fresh_pool(connection, host, pool.name())
+    found = next((volume for volume in fresh.listAllVolumes() if volume.path() == path), None)
+    if found is not None:
+        found.delete(0)
+
+
+def find_overlays(connection: Connection, path: str) -> tuple[str, ...]:
+    """See the port. What libvirt remembers of the headers is read anew with each pool."""
+    found = set()
+    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        pool.refresh(0)
+        texts = [volume.XMLDesc() for volume in pool.listAllVolumes()]
+        found |= {_text_at(text, "target/path") for text in texts if _text_at(text, "backingStore/path") == path}
+    return tuple(sorted(found))
+
+
 def resize(connection: Connection, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
     """See the port."""
     domain = guest.demand(connection, uuid)
@@ -120,6 +141,11 @@ def parse_volume(xml: str) -> Volume:
         length_bytes=int(root.findtext("physical") or 0),
         modified=root.findtext("target/timestamps/mtime") or "",
     )
+
+
+def _text_at(xml: str, place: str) -> str:
+    root = etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
+    return root.findtext(place) or ""
 
 
 def read_sizes(connection: Connection, uuid: str, targets: Sequence[str]) -> dict[str, DiskSize]:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from tasks.model.frozen import Frozen
 
+NVRAM = "nvram"
+"""Key of the UEFI variables among the files that are copied."""
+
 
 class BackingFile(Frozen):
     """A file below a disk that is copied with its chain. Sizes in bytes."""

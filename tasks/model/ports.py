@@ -105,6 +105,12 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def delete_volume(self, host: str, pool: str, name: str) -> None:
         """Delete a volume; no error when there is none."""
 
+    def delete_file(self, host: str, path: str) -> None:
+        """Delete the volume at this path, whatever its pool; no error when no active pool shows it."""
+
+    def find_overlays(self, host: str, path: str) -> Sequence[str]:
+        """Paths of all volumes of active pools that have this file directly below them."""
+
     def fetch_job(self, host: str, uuid: str) -> JobStats:
         """Statistics of the running job, ``NO_JOB`` when there is none or no such domain."""
 

@@ -49,6 +49,7 @@ class Storage(StrEnum):
 
 AUTO = "auto"
 EVERY_DISK = "*"
+DELETE = "delete"
 """Stands for all disks that are not named."""
 
 # libvirt forbids '/' in names; leading '-' and control characters would only ever be a mistake or an attack.
@@ -92,6 +93,9 @@ class MigrationRequest(BaseModel):
     verify: Annotated[str, StringConstraints(pattern="^(auto|basic|deep)$")] = AUTO
     """``deep`` reads everything that was copied through the worker again from the destination and compares it, which
     is what ``auto`` does; ``basic`` leaves that out, and compares sizes, paths and definitions only."""
+    source_disks: Annotated[str, StringConstraints(pattern="^(keep|delete)$")] = "keep"
+    """What becomes of the files of copied disks on the source when the VM has moved and was verified: ``delete``
+    removes those that are volumes of a pool, and that no other VM and no other image uses."""
     remedies: list[RemedyName] = Field(default_factory=list, max_length=32)
     """What vmferry shall do about findings that would stand in the way; a rollback takes it back."""
     policy: PolicyName = "default"

@@ -144,6 +144,7 @@ JournalKind = Literal[
     "source_undefine",
     "destination_autostart",
     "destination_resize",
+    "source_file",
 ]
 
 
@@ -232,6 +233,8 @@ class RunRecord(Control):
     """Guest-side name -> checksum of each piece of the disk's file that has arrived, in order."""
     writing: str = ""
     """The piece that is being written, ``<target>.<number>``: whoever goes on with it must not leave holes out."""
+    deleted: tuple[str, ...] = ()
+    """Files of the source that were deleted at the end, as the request said; in words."""
     kept: tuple[str, ...] = ()
     """What is left on a host on purpose, in words for people."""
     left_to_do: tuple[str, ...] = ()

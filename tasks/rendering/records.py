@@ -63,6 +63,7 @@ def print_record(record: RunRecord) -> None:
     if record.progress.downtime_ms is not None:
         print_pairs([("downtime", f"{record.progress.downtime_ms} ms (libvirt's figure)")])
     print_pairs([("created", "; ".join(record.created)), ("kept", "; ".join(record.kept))])
+    print_pairs([("deleted", "; ".join(record.deleted))])
     print_pairs([("labels", ", ".join(f"{key}={value}" for key, value in record.labels.items()))])
     if record.error is not None:
         print_pairs([("error", f"{record.error.code}: {record.error.message}"), ("hint", record.error.hint)])

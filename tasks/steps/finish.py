@@ -10,7 +10,8 @@ from tasks.model.errors import HypervisorError, OutcomeUnknown, RetryLater
 from tasks.model.request import Method
 from tasks.model.run import State
 from tasks.planning.outcome import describe, is_ours
-from tasks.steps.run import NVRAM, StepRun
+from tasks.steps.leftovers import clear_source
+from tasks.steps.run import StepRun
 from tasks.steps.saved import let_go_on, retire_images
 from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Settle, Verdict
@@ -32,6 +33,7 @@ def run(run: StepRun) -> Verdict:
         let_go_on(run)
     if source is not None:
         _undefine_source(run)
+    clear_source(run)
     close_windows(run)
     autostart = run.intent("source_autostart")
     if autostart is not None and autostart.value == "1":
@@ -41,9 +43,6 @@ def run(run: StepRun) -> Verdict:
             "0",
             lambda: run.hypervisor.set_autostart(run.destination, run.uuid, enabled=True),
         )
-    kept = [f"{copy.source} ({copy.target}) on {run.source}" for copy in run.record.copies]
-    kept += [f"{file.source_path} ({file.key}) on {run.source}" for file in run.record.files if file.key == NVRAM]
-    run.save(kept=(*run.record.kept, *(words for words in kept if words not in run.record.kept)))
     _grow(run)
     run.lease.check()
     run.hypervisor.remove_mark(run.destination, run.uuid)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from posixpath import basename, dirname, join
 
-from tasks.model.disks import FileCopy
+from tasks.model.disks import NVRAM, FileCopy
 from tasks.planning.volume_name import mark_volume_name
-from tasks.steps.run import NVRAM, StepRun
+from tasks.steps.run import StepRun
 from tasks.steps.windows import open_window
 
 

@@ -153,6 +153,7 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "source_undefine": _nothing,
     "destination_autostart": _nothing,
     "destination_resize": _nothing,
+    "source_file": _nothing,
 }
 
 

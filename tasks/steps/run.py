@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tasks.model.disks import NVRAM
 from tasks.model.domain import DomainView, Mark
 from tasks.model.errors import VmferryError
 from tasks.model.ports import Hypervisor
@@ -17,8 +18,6 @@ from tasks.planning.outcome import Outcome, decide_outcome
 from tasks.steps.lease import Lease
 from tasks.steps.verdict import CancelRequested, Detached
 
-NVRAM = "nvram"
-"""Key of the UEFI variables among the files that are copied."""
 DOUBTFUL = frozenset({Outcome.BOTH_RUNNING, Outcome.NOWHERE, Outcome.UNCLEAR})
 """Outcomes that two looks at different moments can feign."""
 

@@ -78,6 +78,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "ledger": {},
             "writing": "",
             "kept": (),
+            "deleted": (),
             "left_to_do": (),
         }
     wait = runtime.settings.hand_over_s if again else 0

@@ -66,6 +66,28 @@ def test_deleting_twice_is_no_error(rig: Rig) -> None:
         assert rig.hypervisor.find_volume(rig.destination, pool, "new.raw") is None
 
 
+def test_deleting_by_path(rig: Rig) -> None:
+    pool, folder = pool_of(rig, rig.destination)
+    made = rig.hypervisor.create_volume(rig.destination, order(pool))
+    rig.hypervisor.create_volume(rig.destination, order(pool, "other.raw"))
+    for _ in range(2):
+        rig.hypervisor.delete_file(rig.destination, made.path)
+        assert rig.hypervisor.find_volume(rig.destination, pool, "new.raw") is None
+    rig.hypervisor.delete_file(rig.destination, "/nonexistent/folder/disk.raw")
+    assert rig.hypervisor.find_volume(rig.destination, pool, "other.raw") is not None
+    assert folder.name == pool
+
+
+def test_what_lies_on_a_file(rig: Rig) -> None:
+    pool, _ = pool_of(rig, rig.destination)
+    base = rig.hypervisor.create_volume(rig.destination, order(pool, "base.qcow2", "qcow2"))
+    assert not rig.hypervisor.find_overlays(rig.destination, base.path)
+    above = VolumeOrder(pool, "above.qcow2", "qcow2", 3 * MIB, backing=base.path, backing_format="qcow2")
+    made = rig.hypervisor.create_volume(rig.destination, above)
+    assert tuple(rig.hypervisor.find_overlays(rig.destination, base.path)) == (made.path,)
+    assert not rig.hypervisor.find_overlays(rig.destination, made.path)
+
+
 def test_a_pool_that_is_not_there(rig: Rig) -> None:
     for call in (
         lambda: rig.hypervisor.refresh_pool(rig.destination, "none"),

@@ -50,6 +50,8 @@ class FakeHost:
     """Volumes by pool and name."""
     contents: dict[str, bytearray] = field(default_factory=dict)
     """What is in them, by path."""
+    below: dict[str, str] = field(default_factory=dict)
+    """Path of a volume -> path of the file below it."""
     networks: dict[str, FakeNetwork] = field(default_factory=dict)
     """Definitions of networks, by name."""
     shelves: Shelves = field(default_factory=Shelves)
@@ -241,14 +243,29 @@ class FakeHypervisor(FakePools, FakeNetworks):
             volumes = there.volumes.setdefault(order.pool, {})
             if order.name in volumes:
                 raise OperatorMustFix("VOLUME_EXISTS", f"{host}: {order.pool} already has {order.name}", "")
-            volumes[order.name] = Volume(order.name, f"{target}/{order.name}", order.capacity_bytes, 0, order.format)
-            return volumes[order.name]
+            made = Volume(order.name, f"{target}/{order.name}", order.capacity_bytes, 0, order.format)
+            volumes[order.name] = made
+            if order.backing:
+                there.below[made.path] = order.backing
+            return made
 
     def delete_volume(self, host: str, pool: str, name: str) -> None:
         """See the port."""
         with self._asked("delete_volume", host, effect=True) as there:
             _active_pool(there, host, pool)
             there.volumes.get(pool, {}).pop(name, None)
+
+    def delete_file(self, host: str, path: str) -> None:
+        """See the port."""
+        with self._asked("delete_file", host, effect=True) as there:
+            for made in there.volumes.values():
+                for name in [name for name, volume in made.items() if volume.path == path]:
+                    del made[name]
+
+    def find_overlays(self, host: str, path: str) -> Sequence[str]:
+        """See the port."""
+        with self._asked("find_overlays", host) as there:
+            return tuple(sorted(over for over, below in there.below.items() if below == path))
 
     def fetch_job(self, host: str, uuid: str) -> JobStats:
         """See the port."""

@@ -23,8 +23,8 @@ def test_closing_a_lost_connection_with_messages_in_work(monkeypatch: pytest.Mon
         queue = kit.Queue("work")
         for number in range(2):
             connection.Producer().publish({"number": number}, routing_key="work", serializer="json", declare=[queue])
+        assert isinstance(connection.default_channel, GuardedChannel)
         channel: Any = connection.default_channel
-        assert type(channel) is GuardedChannel
         kit.Consumer(channel, [queue], callbacks=[lambda body, _: arrived.append(body)]).consume()
         with suppress(TimeoutError):
             while True:

@@ -6,9 +6,10 @@ from collections import defaultdict
 
 from tasks.model.disks import BackingFile, DiskCopy
 from tasks.model.finding import Finding, blocker, info, warning
-from tasks.model.request import EVERY_DISK, Storage
+from tasks.model.request import DELETE, EVERY_DISK, Storage
 from tasks.planning import copies
 from tasks.planning.chain import keeps_chain
+from tasks.planning.leftovers import is_device
 from tasks.planning.preflight.registry import rule
 from tasks.planning.situation import Situation
 
@@ -44,10 +45,20 @@ def check_copies(s: Situation) -> list[Finding]:
 def _copied(s: Situation, copy: DiskCopy) -> list[Finding]:
     message = (
         f"{copy.target}: {copy.source} is copied to {copy.path} on {s.destination.name} "
-        f"({mib(copy.allocation_bytes)} of {mib(copy.capacity_bytes)} in use); the source's is kept"
+        f"({mib(copy.allocation_bytes)} of {mib(copy.capacity_bytes)} in use); the source's is {_fate(s, copy)}"
     )
-    hint = f"delete {copy.source} on {s.source.name} when the VM has proven itself"
+    hint = "" if _goes(s, copy) else f"delete {copy.source} on {s.source.name} when the VM has proven itself"
     return [info("DISK_COPIED", message, hint), *(_base(s, copy, b) for b in copy.backing), *_snapshots(s, copy)]
+
+
+def _goes(s: Situation, copy: DiskCopy) -> bool:
+    return s.request.source_disks == DELETE and not is_device(copy)
+
+
+def _fate(s: Situation, copy: DiskCopy) -> str:
+    if _goes(s, copy):
+        return "deleted at the end, unless somebody else uses it"
+    return "kept: block devices are never deleted" if s.request.source_disks == DELETE else "kept"
 
 
 def _base(s: Situation, copy: DiskCopy, base: BackingFile) -> Finding:

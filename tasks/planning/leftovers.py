@@ -1,0 +1,64 @@
+"""Which files a move leaves behind, and which of them may be deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.model.disks import NVRAM, DiskCopy, FileCopy, Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One file of the source that nobody needs when the VM has moved."""
+
+    path: str
+    what: str
+    """Guest-side name of the disk, or what else it is."""
+    modified: str = ""
+    """When it was last written, where it must not have been written to since it was copied."""
+    device: bool = False
+
+
+def leftovers_of(copies: Sequence[DiskCopy], files: Sequence[FileCopy]) -> tuple[Leftover, ...]:
+    """The top files of copied disks, and the UEFI variables. What lies below a disk may be others' as well: it stays.
+
+    A running VM's disk was written to until it left, so that only that of a file that was copied as it is can be told.
+    """
+    disks = [
+        Leftover(
+            path=copy.source_path or copy.source,
+            what=copy.target,
+            modified=copy.modified if copy.length_bytes else "",
+            device=is_device(copy),
+        )
+        for copy in copies
+    ]
+    nvram = [Leftover(file.source_path, NVRAM, file.modified) for file in files if file.key == NVRAM]
+    return (*disks, *nvram)
+
+
+def is_device(copy: DiskCopy) -> bool:
+    """Whether the source is a block device."""
+    return (copy.source_path or copy.source).startswith("/dev/")
+
+
+def why_kept(
+    leftover: Leftover, users: Mapping[str, Sequence[str]], overlays: Sequence[str], volume: Volume | None
+) -> str:
+    """What stands against deleting it, in words; empty when nothing does.
+
+    ``users`` are, by host, the VMs that name it; ``overlays`` the images that lie on it.
+    """
+    if leftover.device:
+        return "block devices are never deleted"
+    used = "; ".join(f"{', '.join(names)} on {host}" for host, names in users.items() if names)
+    if used:
+        return f"in use by {used}"
+    if overlays:
+        return f"{', '.join(overlays)} lies on it" if len(overlays) == 1 else f"{', '.join(overlays)} lie on it"
+    if volume is None:
+        return "no active pool shows it"
+    if leftover.modified and volume.modified != leftover.modified:
+        return "it was written to after it had been copied"
+    return ""
