@@ -22,6 +22,7 @@ from rich.console import Console
 from tests.benchmarks.adoption import measure_adoption
 from tests.benchmarks.copies import CopyPair, copy_figures, measure_copies
 from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measure_flight, wait_filled
+from tests.benchmarks.incremental import IncrementalTrip, incremental_figures, measure_incremental
 from tests.benchmarks.offline import FileRound, file_figures, measure_files
 from tests.benchmarks.pairs import Pair, measure_pairs
 from tests.benchmarks.report import Figure, figures_of, flight_figures, machine, print_table, write_json
@@ -60,6 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ssh-pairs", type=int, help="pairs over ssh (default: a third of --pairs)")
     parser.add_argument("--copies", type=int, default=10, help="pairs with a disk that is copied; 0: none")
     parser.add_argument("--files", type=int, default=5, help="rounds of disks of shut off guests; 0: none")
+    parser.add_argument("--incremental", type=int, default=5, help="incremental copies of each kind; 0: none")
     parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
     parser.add_argument("--no-flower", action="store_true", help="do not measure Flower")
     parser.add_argument("--adoptions", type=int, default=5, help="workers killed in mid-transfer; 0: none")
@@ -90,6 +92,10 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
         rounds = _files(lab, options.files)
         raw["files"] = [asdict(one) for one in rounds]
         figures += file_figures(rounds)
+    if options.incremental:
+        trips = _incremental(lab, options.incremental)
+        raw["incremental"] = [asdict(trip) for trip in trips]
+        figures += incremental_figures(trips)
     if options.flight:
         flight = _flight(lab, options.flight)
         raw["flight"] = asdict(flight)
@@ -143,6 +149,12 @@ def _files(lab: Lab, count: int) -> list[FileRound]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=lab.spec.folder)))
         rig = stack.enter_context(running_rig(lab, "tcp"))
         return list(measure_files(rig, folder, rounds))
+
+
+def _incremental(lab: Lab, count: int) -> list[IncrementalTrip]:
+    console.print(f"{count} incremental copies each, shut off and live: 100 MiB on top of 300 that both hosts have")
+    with running_rig(lab, "tcp") as rig:
+        return list(measure_incremental(rig, count))
 
 
 def _flight(lab: Lab, count: int) -> Flight:

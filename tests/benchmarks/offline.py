@@ -68,7 +68,7 @@ def measure_files(rig: Rig, folder: Path, rounds: Mapping[int, int]) -> Iterator
         with ExitStack() as stack:
             guest = rig.lab.guest(f"file-{image}", start="off", disk="local", disk_format=image, disk_mib=DISK_MIB)
             stack.callback(guest.remove)
-            run("cp", "--sparse=always", str(path), str(_folder(rig.lab.host("alpha")) / guest.volume))
+            run("cp", "--sparse=always", str(path), str(image_folder(rig.lab.host("alpha")) / guest.volume))
             for mbit, count in rounds.items():
                 ways = list(_ways(image).items())
                 with _link(rig, mbit):
@@ -135,11 +135,12 @@ def _link(rig: Rig, mbit: int) -> Iterator[None]:
             run(*port, "del", *where)
 
 
-def _folder(host: Host) -> Path:
+def image_folder(host: Host) -> Path:
+    """Where its local volumes are, seen from outside."""
     return host.root / LOCAL_PATH.lstrip("/")
 
 
-def _received(host: Host) -> int:
+def bytes_received(host: Host) -> int:
     """Bytes that came in by the host's card."""
     (card,) = json.loads(host.run(["ip", "-s", "-j", "link", "show", "dev", "eth0"]))
     return int(card["stats64"]["rx"]["bytes"])
@@ -154,19 +155,19 @@ def _removed(file: Path) -> Iterator[None]:
 
 
 def _timed(rig: Rig, guest: Guest, copy: Callable[[], None]) -> FileTrip:
-    data = (_folder(rig.lab.host("alpha")) / guest.volume).stat().st_blocks * 512
-    before, began = _received(rig.lab.host("beta")), time.monotonic()
+    data = (image_folder(rig.lab.host("alpha")) / guest.volume).stat().st_blocks * 512
+    before, began = bytes_received(rig.lab.host("beta")), time.monotonic()
     copy()
     took = time.monotonic() - began
-    return FileTrip(took, (_received(rig.lab.host("beta")) - before) / data)
+    return FileTrip(took, (bytes_received(rig.lab.host("beta")) - before) / data)
 
 
 def _by_vmferry(rig: Rig, guest: Guest, image: str) -> FileTrip:
-    began_at, before = rig.now(), _received(rig.lab.host("beta"))
-    data = (_folder(rig.lab.host("alpha")) / guest.volume).stat().st_blocks * 512
+    began_at, before = rig.now(), bytes_received(rig.lab.host("beta"))
+    data = (image_folder(rig.lab.host("alpha")) / guest.volume).stat().st_blocks * 512
     run_id = rig.client.submit({"vm": guest.name, "destination": "beta", "storage": "copy"}).id
     rig.elsewhere.AsyncResult(run_id).get(timeout=END_TIMEOUT_S)
-    sent = (_received(rig.lab.host("beta")) - before) / data
+    sent = (bytes_received(rig.lab.host("beta")) - before) / data
     record = rig.client.show(run_id)
     if record.state is not State.SUCCEEDED or record.finished_at is None:
         raise LabError(f"{run_id}: {record.state}: {record.error}")
@@ -177,7 +178,7 @@ def _by_vmferry(rig: Rig, guest: Guest, image: str) -> FileTrip:
 
 def _bring_back(rig: Rig, guest: Guest, image: str, volume: str) -> None:
     """The definition to alpha, whose disk is still there; the copy is compared with it and removed."""
-    here, there = _folder(rig.lab.host("alpha")) / guest.volume, _folder(rig.lab.host("beta")) / volume
+    here, there = image_folder(rig.lab.host("alpha")) / guest.volume, image_folder(rig.lab.host("beta")) / volume
     run("qemu-img", "compare", "-f", image, "-F", image, str(here), str(there))
     beta = rig.lab.host("beta")
     xml = beta.virsh("dumpxml", guest.name).replace(volume, guest.volume)
@@ -203,7 +204,7 @@ def _by_nbd(rig: Rig, guest: Guest, image: str) -> FileTrip:
             alpha.run([*convert, f"{LOCAL_PATH}/{guest.volume}", nbd], timeout_s=END_TIMEOUT_S)
             server.wait(10)  # it ends with its only client
 
-    with _removed(_folder(beta) / "by-nbd"):
+    with _removed(image_folder(beta) / "by-nbd"):
         return _timed(rig, guest, copy)
 
 
@@ -212,7 +213,7 @@ def _by_rsync(rig: Rig, guest: Guest, image: str) -> FileTrip:
         command = ["rsync", "--sparse", f"{LOCAL_PATH}/{guest.volume}", f"root@beta:{LOCAL_PATH}/by-rsync"]
         rig.lab.host("alpha").run(command, timeout_s=END_TIMEOUT_S)
 
-    with _removed(_folder(rig.lab.host("beta")) / "by-rsync"):
+    with _removed(image_folder(rig.lab.host("beta")) / "by-rsync"):
         return _timed(rig, guest, copy)
 
 
@@ -221,5 +222,5 @@ def _by_scp(rig: Rig, guest: Guest, image: str) -> FileTrip:
         command = ["scp", "-O", "-q", f"{LOCAL_PATH}/{guest.volume}", f"root@beta:{LOCAL_PATH}/by-scp"]
         rig.lab.host("alpha").run(command, timeout_s=END_TIMEOUT_S)
 
-    with _removed(_folder(rig.lab.host("beta")) / "by-scp"):
+    with _removed(image_folder(rig.lab.host("beta")) / "by-scp"):
         return _timed(rig, guest, copy)
