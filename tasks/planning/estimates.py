@@ -1,0 +1,47 @@
+"""How long a move will take: what is to be moved over the rate that was last seen, and how far off that may be."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SEEN = 8
+"""How many of the last moves over a link count: enough for a spread, few enough to follow a link that changes."""
+FIRST_GUESS = 2.0
+"""With one rate seen the true one may be half or twice of it; said so, rather than measured."""
+FIXED_S = 2.0
+"""What every move takes beside its bytes: looking, preparing, verifying, letting go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds that a move will take, and between what it most likely lies."""
+
+    seconds: float
+    low_s: float
+    high_s: float
+
+    @property
+    def words(self) -> str:
+        """For people, for example ``about 4 min (3 to 7)``."""
+        unit, size = ("s", 1) if self.high_s < 120 else ("min", 60) if self.high_s < 7200 else ("h", 3600)
+        middle, low, high = (
+            f"{value / size:.{0 if size < 3600 else 1}f}" for value in (self.seconds, self.low_s, self.high_s)
+        )
+        return f"about {middle} {unit}" if low == high else f"about {middle} {unit} ({low} to {high})"
+
+
+def estimate_move(bytes_to_move: int, rates: Sequence[float]) -> Estimate | None:
+    """``rates`` in bytes per second, the newest last, of moves over the same link; None when none was seen.
+
+    The middle is that of the last few; the ends are the fastest and the slowest of them.
+    """
+    seen = [rate for rate in rates if rate > 0][-SEEN:]
+    if not seen:
+        return None
+    middle, slow, fast = statistics.median(seen), min(seen), max(seen)
+    if len(seen) == 1:
+        slow, fast = middle / FIRST_GUESS, middle * FIRST_GUESS
+    seconds, high, low = (FIXED_S + bytes_to_move / rate for rate in (middle, slow, fast))
+    return Estimate(seconds, low, high)
