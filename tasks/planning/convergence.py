@@ -1,0 +1,136 @@
+"""What to do about a transfer that does not come to its end: a policy's data, a few numbers kept, and one decision.
+
+A guest that changes its memory faster than it is sent never arrives by itself. What helps costs the guest something: a
+longer pause, slower CPUs, a standstill until the end, or running on the destination with memory still at the source
+(post-copy), in which a lost link loses the VM. A policy says which of it, when, and for how long.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from tasks.model.domain import JobStats
+from tasks.model.frozen import Frozen
+
+GIB = 1 << 30
+PATIENCE = 2.0
+"""A guest that stands still, or whose transfer was given another chance, has as long again as the policy gave it."""
+
+
+class OnTimeout(StrEnum):
+    """What a policy does when its time is over."""
+
+    ABORT = "abort"
+    """Give up: the VM stays where it is."""
+    PAUSE = "pause"
+    """Let the guest stand still until it has arrived."""
+    POST_COPY = "post-copy"
+    """Let it run on the destination at once, and fetch what is missing."""
+
+
+class Convergence(Frozen):
+    """How a transfer is brought to its end."""
+
+    downtime_steps_ms: tuple[int, ...] = (300,)
+    """Longest pauses that QEMU may plan for the switch-over, one after the other."""
+    passes_per_step: int = Field(2, ge=1)
+    """Passes over memory after which the next, longer pause is allowed."""
+    post_copy_after_passes: int = Field(0, ge=0)
+    """Switch to post-copy after so many passes; 0: never."""
+    completion_s_per_gib: float = Field(0.0, ge=0)
+    """Time that the transfer has, seconds for each GiB of memory and copied disks, one GiB at least; 0: no limit."""
+    stall_timeout_s: float = Field(0.0, ge=0)
+    """Time in which what remains must become less than it ever was, seconds; 0: no limit."""
+    on_timeout: OnTimeout = OnTimeout.ABORT
+
+    @property
+    def wants_post_copy(self) -> bool:
+        """Whether it must be made possible when the transfer starts."""
+        return self.post_copy_after_passes > 0 or self.on_timeout is OnTimeout.POST_COPY
+
+
+class Progressed(Frozen):
+    """What is remembered of a transfer from look to look, in its record: who adopts it goes on from there."""
+
+    began_at: float | None = None
+    """Seconds since the epoch, as all times here."""
+    least_bytes: int | None = None
+    """The least that ever remained."""
+    least_at: float = 0.0
+    step: int = 0
+    """How many of the policy's pauses were allowed."""
+    step_pass: int = 0
+    """The pass in which the last one was."""
+    paused_at: float | None = None
+    post_copy_at: float | None = None
+    aborted: bool = False
+
+
+class Action(Frozen):
+    """One thing to do now."""
+
+    kind: str
+    """``downtime``, ``pause``, ``post-copy`` or ``abort``."""
+    why: str
+    """For the record."""
+    downtime_ms: int = 0
+
+
+def decide(policy: Convergence, kept: Progressed, job: JobStats, now: float) -> tuple[Progressed, Action | None]:
+    """One look at a running transfer: what to remember, and at most one thing to do.
+
+    Nothing is ever done after the switch to post-copy: neither host alone has the whole VM then.
+    """
+    kept = _noted(kept, job, now)
+    if kept.aborted or kept.post_copy_at is not None:
+        return kept, None
+    late = _late(policy, kept, job, now)
+    if late:
+        return _out_of_time(policy, kept, late, now)
+    if kept.paused_at is not None:
+        return kept, None
+    passes = job.memory_iteration
+    if policy.post_copy_after_passes and passes > policy.post_copy_after_passes:
+        why = f"not done after {policy.post_copy_after_passes} passes over memory"
+        return kept.model_copy(update={"post_copy_at": now}), Action(kind="post-copy", why=why)
+    steps = policy.downtime_steps_ms
+    if kept.step < len(steps) and (kept.step == 0 or passes - kept.step_pass >= policy.passes_per_step):
+        allowed = steps[kept.step]
+        why = "as the policy begins" if kept.step == 0 else f"pass {passes} over memory"
+        changed = kept.model_copy(update={"step": kept.step + 1, "step_pass": passes})
+        return changed, Action(kind="downtime", downtime_ms=allowed, why=why)
+    return kept, None
+
+
+def _noted(kept: Progressed, job: JobStats, now: float) -> Progressed:
+    remaining = job.memory_remaining + job.disk_remaining
+    if kept.began_at is None:
+        kept = kept.model_copy(update={"began_at": now, "least_at": now})
+    if kept.least_bytes is None or remaining < kept.least_bytes:
+        kept = kept.model_copy(update={"least_bytes": remaining, "least_at": now})
+    return kept
+
+
+def _late(policy: Convergence, kept: Progressed, job: JobStats, now: float) -> str:
+    """Which of the policy's times is over, in words; empty when none is."""
+    begins = kept.paused_at if kept.paused_at is not None else kept.began_at
+    patience = PATIENCE if kept.paused_at is not None else 1.0
+    size = max(1.0, (job.memory_total + job.disk_total) / GIB)
+    limit = policy.completion_s_per_gib * size * patience
+    if limit and begins is not None and now - begins > limit:
+        what = "standing still" if kept.paused_at is not None else "under way"
+        return f"{what} for {now - begins:.0f} s, and the policy allows {limit:.0f} s"
+    still = max(kept.least_at, kept.paused_at or 0.0)
+    if policy.stall_timeout_s and now - still > policy.stall_timeout_s * patience:
+        return f"no nearer to its end for {now - still:.0f} s"
+    return ""
+
+
+def _out_of_time(policy: Convergence, kept: Progressed, why: str, now: float) -> tuple[Progressed, Action]:
+    if policy.on_timeout is OnTimeout.PAUSE and kept.paused_at is None:
+        return kept.model_copy(update={"paused_at": now}), Action(kind="pause", why=why)
+    if policy.on_timeout is OnTimeout.POST_COPY:
+        return kept.model_copy(update={"post_copy_at": now}), Action(kind="post-copy", why=why)
+    return kept.model_copy(update={"aborted": True}), Action(kind="abort", why=why)
