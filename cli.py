@@ -143,6 +143,24 @@ def hosts(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def cordon(
+    host: Annotated[str, typer.Argument(autocompletion=complete_host)],
+    reason: Annotated[str, typer.Option(help="Shown wherever a VM is refused because of it.")] = "",
+) -> None:
+    """Let nothing move to a host, until it is uncordoned; what is on its way there arrives."""
+    with _client() as client:
+        typer.echo(f"{host} is {client.cordon(host, reason).words}")
+
+
+@app.command()
+def uncordon(host: Annotated[str, typer.Argument(autocompletion=complete_host)]) -> None:
+    """Let VMs move to a host again."""
+    with _client() as client:
+        lifted = client.uncordon(host)
+    typer.echo(f"{host} takes VMs again" if lifted else f"{host} was not cordoned")
+
+
+@app.command()
 def vms(
     host: Annotated[str | None, typer.Argument(help="Only this host.", autocompletion=complete_host)] = None,
     state: Annotated[list[str] | None, typer.Option(help="Only VMs in this state; may be repeated.")] = None,

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from pydantic import ValidationError
 
 from config.celery import celery_settings
 from config.settings import Settings
 from tasks.messages import CeleryMessenger
+from tasks.model.cordon import Cordon
 from tasks.model.domain import DomainView
 from tasks.model.errors import HostUnreachable, HypervisorError, InvalidRequest, StoreUnavailable
 from tasks.model.host import HostFacts, HostStatus
@@ -123,14 +125,41 @@ class Client:
         """
         request = parse_request(values)
         check_inventory(self._runtime, request)
-        return survey(self._runtime.hypervisor, self._runtime.hosts, request)
+        return survey(self._runtime.hypervisor, self._runtime.hosts, request, cordon=self._cordon(request.destination))
+
+    def cordon(self, host: str, reason: str = "") -> Cordon:
+        """Let nothing move to a host, from the next preflight on; what is on its way arrives.
+
+        Raises:
+            InvalidRequest: ``UNKNOWN_HOST``, ``INVALID_REQUEST``.
+        """
+        self._check_host(host)
+        try:
+            return self._runtime.cordons.put(host, reason)
+        except ValidationError:
+            raise InvalidRequest("INVALID_REQUEST", "the reason is too long", "255 characters at most") from None
+
+    def uncordon(self, host: str) -> bool:
+        """Let VMs move to a host again; tells whether it was cordoned.
+
+        Raises:
+            InvalidRequest: ``UNKNOWN_HOST``, unless it is cordoned.
+        """
+        lifted = self._runtime.cordons.lift(host)
+        if not lifted:
+            self._check_host(host)
+        return lifted
 
     def hosts(self) -> list[HostStatus]:
         """The inventory, each host looked at."""
-        calls: dict[str, Callable[[], Any]] = {"used": self._limits_in_use, "hosts": self._look_at_hosts}
+        calls: dict[str, Callable[[], Any]] = {"queue": self._queue_of_hosts, "hosts": self._look_at_hosts}
         seen = gather(calls, at_once=2, timeout_s=self._patience_s + 1.0)
-        used: dict[str, int] | None = seen.get("used")
-        return [self._status(name, seen.get("hosts", {}).get(name), used) for name in self._settings.hosts]
+        queue: tuple[dict[str, int] | None, dict[str, Cordon]] = seen.get("queue") or (None, {})
+        used, cordons = queue
+        found = [self._status(name, seen.get("hosts", {}).get(name), used) for name in self._settings.hosts]
+        return [
+            replace(status, cordon=cordons[status.name].words) if status.name in cordons else status for status in found
+        ]
 
     def vms(self, host: str | None = None) -> tuple[list[DomainView], dict[str, str]]:
         """All VMs of one host or of all; beside them the hosts that could not be asked, and why.
@@ -138,9 +167,8 @@ class Client:
         Raises:
             InvalidRequest: ``UNKNOWN_HOST``.
         """
-        if host is not None and host not in self._settings.hosts:
-            known = ", ".join(self._settings.hosts) or "none"
-            raise InvalidRequest("UNKNOWN_HOST", f"{host} is not in the inventory", f"known hosts: {known}")
+        if host is not None:
+            self._check_host(host)
         names = [host] if host else list(self._settings.hosts)
         answers = self._ask_all(names, lambda name: list(self._runtime.hypervisor.list_domains(name)))
         views = [view for answer in answers.values() if not isinstance(answer, HypervisorError) for view in answer]
@@ -155,6 +183,18 @@ class Client:
         """Close all connections."""
         self._runtime.hypervisor.close()
         self._app.close()
+
+    def _check_host(self, host: str) -> None:
+        if host not in self._settings.hosts:
+            known = ", ".join(self._settings.hosts) or "none"
+            raise InvalidRequest("UNKNOWN_HOST", f"{host} is not in the inventory", f"known hosts: {known}")
+
+    def _cordon(self, host: str) -> Cordon | None:
+        """None when the queue cannot be asked: a dry run needs none."""
+        try:
+            return self._runtime.cordons.find(host)
+        except StoreUnavailable:
+            return None
 
     def _wake(self) -> None:
         """The record is written; when this message is lost the periodic dispatcher finds it."""
@@ -183,11 +223,11 @@ class Client:
         found = gather(calls, at_once=HOSTS_AT_ONCE, timeout_s=self._patience_s)
         return {name: found.get(name, _silent(name)) for name in names}
 
-    def _limits_in_use(self) -> dict[str, int] | None:
-        """None when the queue cannot be asked: the inventory is worth showing without."""
+    def _queue_of_hosts(self) -> tuple[dict[str, int], dict[str, Cordon]] | None:
+        """Limits in use, and cordons; None when the queue cannot be asked: the inventory is worth showing without."""
         try:
             names = [f"{way}:{name}" for name in self._settings.hosts for way in ("out", "in")]
-            return self._runtime.store.tokens_in_use(names)
+            return self._runtime.store.tokens_in_use(names), self._runtime.cordons.all()
         except StoreUnavailable:
             return None
 

@@ -12,7 +12,7 @@ from tasks.hypervisor.adapter import LibvirtHypervisor
 from tasks.hypervisor.address import HostAddress
 from tasks.messages import CeleryMessenger
 from tasks.model.errors import HypervisorError
-from tasks.store import RunStore, connect
+from tasks.store import CordonStore, RunStore, connect
 from tasks.workflow import Runtime
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ def build_runtime(settings: Settings, app: Celery) -> Runtime:
     return Runtime(
         settings=settings,
         store=RunStore(client, retention_s=settings.retention_s),
+        cordons=CordonStore(client),
         hypervisor=LibvirtHypervisor(addresses, connect_timeout_s=settings.connect_timeout_s),
         messenger=CeleryMessenger(app),
     )

@@ -85,3 +85,5 @@ class HostStatus:
     incoming: int | None = None
     max_outgoing: int = 0
     max_incoming: int = 0
+    cordon: str = ""
+    """Why it takes no VMs, in words; empty when it does."""

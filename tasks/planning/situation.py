@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tasks.model.cordon import Cordon
 from tasks.model.disks import DeviceFacts, DiskSize, FileCopy, ImageFile, Volume
 from tasks.model.domain import Disk, Domain, DomainView, Interface, Mark, Resource
 from tasks.model.finding import Finding
@@ -55,6 +56,8 @@ class Situation:
     """What the remedies asked for do; the rest of the situation is as it is with that done."""
     notes: tuple[Finding, ...] = ()
     """What they say."""
+    cordon: Cordon | None = None
+    """Why the destination takes no VMs."""
     mark: Mark | None = None
     """What objects made by this migration are marked with; None for a dry run."""
     run_id: str = ""

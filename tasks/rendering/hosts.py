@@ -65,11 +65,23 @@ def _host_row(status: HostStatus) -> list[object]:
     if facts is None:
         # A pipe has no place for it but the row itself.
         why = "" if tables.console.is_terminal else status.error
-        return [status.name, "unreachable", "", "", "", "", *limits, why]
+        return [status.name, _state("unreachable", status), "", "", "", "", *limits, why]
     memory = f"{mib(facts.memory_free_kib * 1024)} of {mib(facts.memory_total_kib * 1024)}"
     pools = ", ".join(pool.name if pool.active else f"{pool.name} (inactive)" for pool in facts.pools)
     versions = [version_text(facts.libvirt_version), version_text(facts.hypervisor_version)]
-    return [status.name, "reachable", *versions, memory, f"{status.running_vms}/{status.defined_vms}", *limits, pools]
+    return [
+        status.name,
+        _state("reachable", status),
+        *versions,
+        memory,
+        f"{status.running_vms}/{status.defined_vms}",
+        *limits,
+        pools,
+    ]
+
+
+def _state(reached: str, status: HostStatus) -> str:
+    return f"{reached}, {status.cordon}" if status.cordon else reached
 
 
 def _used(used: int | None, limit: int) -> str:

@@ -21,6 +21,7 @@ def run(run: StepRun) -> Verdict:
             run.hosts,
             run.record.request,
             mark=Mark(run.record.id, run.record.attempt, run.record.fence),
+            cordon=run.cordon_of(run.destination),
         )
     except InvalidRequest as error:
         return Settle(State.REFUSED, ErrorInfo(code=error.code, message=error.message, hint=error.hint))

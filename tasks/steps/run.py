@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tasks.model.cordon import Cordon
 from tasks.model.disks import NVRAM
 from tasks.model.domain import DomainView, Mark
 from tasks.model.errors import VmferryError
@@ -73,6 +74,8 @@ class StepRun:
     hypervisor: Hypervisor
     hosts: tuple[str, ...]
     """The inventory's host names."""
+    cordon_of: Callable[[str], Cordon | None]
+    """The cordon of a host, now."""
     policy: Policy
     limits: Limits
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from tasks.model.cordon import Cordon
 from tasks.model.disks import DiskCopy, ImageFile, Volume
 from tasks.model.domain import Domain, DomainView, Mark
 from tasks.model.finding import Finding, Severity
@@ -45,8 +46,11 @@ def survey(
     request: MigrationRequest,
     *,
     mark: Mark | None = None,
+    cordon: Cordon | None = None,
 ) -> Plan:
     """Look at the hosts and decide; all findings are reported together. ``mark`` is None for a dry run.
+
+    ``cordon`` is the destination's.
 
     Raises:
         InvalidRequest: the VM cannot be found where the request says.
@@ -59,7 +63,7 @@ def survey(
     how = choose_method(request, view)
     if isinstance(how, Finding):
         return _refused(request, view, how)
-    situation = plan_mounts(_look(hypervisor, request, sightings, view, how, mark))
+    situation = plan_mounts(replace(_look(hypervisor, request, sightings, view, how, mark), cordon=cordon))
     situation = apply_remedies(_look_at_media(hypervisor, situation))
     disks = choose_storage(request, how.method, situation.definitions, situation.source, situation.destination)
     if isinstance(disks, Finding):

@@ -109,6 +109,7 @@ def _step_run(runtime: Runtime, record: RunRecord, lease: Lease) -> StepRun:
         store=runtime.store,
         hypervisor=runtime.hypervisor,
         hosts=runtime.hosts,
+        cordon_of=runtime.cordons.find,
         policy=Policy(**policy.model_dump()),
         limits=Limits(settings.lease_s, settings.progress_period_s, settings.unreachable_timeout_s),
         stopping=runtime.stopping,

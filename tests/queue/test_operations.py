@@ -20,6 +20,50 @@ from tests.queue.workbench import AT_SOURCE, HOSTS, UUID, Bench
 pytestmark = pytest.mark.queue
 
 
+def test_nothing_moves_to_a_cordoned_host(bench: Bench) -> None:
+    bench.vm()
+    bench.runtime.cordons.put("beta", "kernel update")
+    bench.submit()
+    ended = bench.deliver_all()
+    assert ended.state is State.REFUSED
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.message) == ("HOST_CORDONED", "beta is cordoned: kernel update")
+    assert "vmferry uncordon beta" in ended.error.hint
+    assert bench.where() == AT_SOURCE
+    assert bench.runtime.cordons.lift("beta")
+    workflow.retry(bench.runtime, "m")
+    assert bench.deliver_all().state is State.SUCCEEDED
+
+
+def test_what_is_on_its_way_to_a_host_arrives(bench: Bench) -> None:
+    bench.vm()
+    bench.submit()
+    bench.step("preflight")
+    bench.runtime.cordons.put("beta", "")
+    assert bench.deliver_all().state is State.SUCCEEDED
+
+
+def test_what_leaves_a_cordoned_host_may_leave(bench: Bench) -> None:
+    bench.vm()
+    bench.runtime.cordons.put("alpha", "")
+    bench.submit()
+    assert bench.deliver_all().state is State.SUCCEEDED
+
+
+def test_cordons_are_put_and_lifted(bench: Bench) -> None:
+    cordons = bench.runtime.cordons
+    assert cordons.find("beta") is None
+    first = cordons.put("beta", "disk")
+    assert cordons.put("beta", "") == first
+    assert cordons.put("beta", "fans").reason == "fans"
+    cordons.put("gamma", "")
+    assert {host: cordon.words for host, cordon in cordons.all().items()} == {
+        "beta": "cordoned: fans",
+        "gamma": "cordoned",
+    }
+    assert (cordons.lift("beta"), cordons.lift("beta"), cordons.find("beta")) == (True, False, None)
+
+
 @pytest.mark.parametrize("steps", [(), ("preflight",), ("preflight", "prepare")])
 def test_cancel_before_the_transfer(bench: Bench, steps: tuple[str, ...]) -> None:
     bench.vm()

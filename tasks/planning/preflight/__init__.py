@@ -24,6 +24,7 @@ from tasks.planning.situation import Situation
 __all__ = ["ACCEPTABLE", "DESCRIPTIONS", "RULES", "Rule", "Situation", "run_rules"]
 
 RULES: tuple[Rule, ...] = (
+    identity.check_cordon,
     identity.check_same_host,
     identity.check_destination_copy,
     identity.check_third_hosts,

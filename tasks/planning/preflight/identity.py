@@ -26,6 +26,17 @@ def check_same_host(s: Situation) -> list[Finding]:
 
 
 @rule(
+    HOST_CORDONED="The destination takes no VMs: somebody cordoned it.",
+)
+def check_cordon(s: Situation) -> list[Finding]:
+    """An operator's word, before anything that could be seen on the host."""
+    if s.cordon is None:
+        return []
+    hint = f"choose another destination; when it may be used again: vmferry uncordon {s.destination.name}"
+    return [blocker("HOST_CORDONED", f"{s.destination.name} is {s.cordon.words}", hint)]
+
+
+@rule(
     DESTINATION_HAS_SAME_UUID="The destination has a shut-off domain with the VM's UUID; it is never overwritten.",
     DESTINATION_HAS_SAME_NAME="The destination has a domain with the VM's name; it is never overwritten.",
     RUNNING_ON_BOTH="The VM runs on the source and on the destination: its disks may be damaged already.",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import cli
+from tasks.model.cordon import Cordon
 from tasks.model.domain import DomainState, DomainView
 from tasks.model.errors import HostUnreachable, InvalidRequest, StoreUnavailable, UnknownMigration
 from tasks.model.finding import Finding, Severity
@@ -78,6 +79,14 @@ class MemoryClient:
         view = DomainView("alpha", "web-7", "u", DomainState.RUNNING, 1, True, True, False, False, 1 << 20, 2)
         return [view], {"beta": "no route"}
 
+    def cordon(self, host: str, reason: str) -> Cordon:
+        self._answer("cordon", host, reason)
+        return Cordon(host=host, reason=reason, at=1.0)
+
+    def uncordon(self, host: str) -> bool:
+        self._answer("uncordon", host)
+        return host == "beta"
+
     def prune(self) -> list[str]:
         self._answer("prune")
         return ["old"]
@@ -107,6 +116,21 @@ def run(*arguments: str) -> int:
 def test_the_end_decides_the_exit_code(client: MemoryClient, command: list[str], state: State, code: int) -> None:
     client.history = [record(State.TRANSFERRING), record(state)]
     assert run(*command) == code
+
+
+def test_cordon_and_uncordon(client: MemoryClient, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("cordon", "beta", "--reason", "kernel update") == 0
+    assert run("cordon", "beta") == 0
+    assert run("uncordon", "beta") == 0
+    assert run("uncordon", "gamma") == 0
+    assert client.asked[:2] == [("cordon", "beta", "kernel update"), ("cordon", "beta", "")]
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "beta is cordoned: kernel update",
+        "beta is cordoned",
+        "beta takes VMs again",
+        "gamma was not cordoned",
+    ]
 
 
 @pytest.mark.parametrize(

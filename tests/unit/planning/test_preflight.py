@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tasks.model.cordon import Cordon
 from tasks.model.disks import DeviceFacts, DiskSize, ImageFile, Volume
 from tasks.model.domain import DomainState, JobStats, Mark
 from tasks.model.finding import Severity
@@ -255,6 +256,7 @@ CASES = [
     ),
     Case("COPY_MAY_FILL_POOL", W, copied(pool=replace(ROOMY, available_bytes=5 * GIB)), copied()),
     Case("BACKING_CHAIN_FLATTENED", W, copied(file_disk(LOCAL, inside=QCOW2 + CHAIN)), copied()),
+    Case("HOST_CORDONED", B, situation(cordon=Cordon(host="beta", reason="fans", at=1.0)), OK),
     Case("SAME_HOST", B, situation(destination=facts("beta", uuid="host-alpha")), OK),
     Case("SAME_HOSTNAME", B, situation(destination=facts("beta", hostname="alpha.example")), OK),
     Case("DESTINATION_HAS_SAME_UUID", B, situation(on_destination=(off("beta"),)), OK),

@@ -31,6 +31,7 @@ def outcome_of(*looks: Look) -> tuple[Outcome, int]:
     record = RunRecord(id=RUN, request=request, fingerprint="", vm="web-7", uuid="u", source="a", destination="b")
     hypervisor = Looks(*looks)
     run = StepRun(
+        cordon_of=lambda _: None,
         record=record.model_copy(update={"method": Method.LIVE}),
         lease=cast("Lease", None),
         store=cast("Store", None),
