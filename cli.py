@@ -300,6 +300,23 @@ def watch(run_id: RunId, as_json: JsonOption = False) -> None:
         _follow(client, run_id, as_json)
 
 
+@app.command()
+def events(
+    after: Annotated[str, typer.Option(metavar="POSITION", help="Only what came after it; 0: everything.")] = "",
+    last: Annotated[int, typer.Option(min=0, help="Without --after: so many of the newest.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each as it happens.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Changes of state, as other systems are told of them."""
+    from tasks.rendering.events import event_line
+
+    with _client() as client:
+        if after and client.events_lost(after):
+            typer.secho(f"warning: the oldest events after {after} are no longer kept (events_kept)", err=True)
+        for told in client.events(after=after, last=last, follow=follow):
+            print(told.model_dump_json() if as_json else event_line(told), flush=True)
+
+
 app.command()(doctor)
 
 

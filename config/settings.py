@@ -150,6 +150,8 @@ class Settings(BaseSettings):
     """Migrations in flight at the same time, over all hosts."""
     retention_days: float = Field(30.0, gt=0)
     """How long finished records and results are kept, days."""
+    events_kept: int = Field(20_000, ge=100, le=10_000_000)
+    """About how many events the stream holds, half a KiB each; the oldest go first."""
     lease_s: float = Field(12.0, ge=1)
     """A step's owner renews this lease; when it ends another worker may adopt the migration, seconds."""
     reconcile_period_s: float = Field(5.0, gt=0)

@@ -19,16 +19,21 @@ from tasks.messages import CeleryMessenger
 from tasks.model.cordon import Cordon
 from tasks.model.domain import DomainView
 from tasks.model.errors import HostUnreachable, HypervisorError, InvalidRequest, StoreUnavailable
+from tasks.model.event import Told
 from tasks.model.host import HostFacts, HostStatus
 from tasks.model.plan import Plan
 from tasks.model.request import parse_id, parse_request
 from tasks.model.run import RunRecord
 from tasks.parallel import gather
 from tasks.steps.survey import survey
+from tasks.store.events import BEGINNING
 from tasks.wiring import build_runtime
 from tasks.workflow import cancel, check_inventory, retry, submit
 
 T = TypeVar("T")
+
+WAIT_FOR_EVENTS_S = 2.0
+"""One wait for the next event; shorter than what Redis has to answer at all."""
 
 HOSTS_AT_ONCE = 64
 """Those that hang do not make the others wait, up to this many."""
@@ -173,6 +178,32 @@ class Client:
         answers = self._ask_all(names, lambda name: list(self._runtime.hypervisor.list_domains(name)))
         views = [view for answer in answers.values() if not isinstance(answer, HypervisorError) for view in answer]
         return views, {name: answer.message for name, answer in answers.items() if isinstance(answer, HypervisorError)}
+
+    def events(self, *, after: str = "", last: int = 50, follow: bool = False) -> Iterator[Told]:
+        """Changes of state: those after a position, else the newest; then, with ``follow``, each as it happens.
+
+        Raises:
+            InvalidRequest: ``INVALID_POSITION``.
+        """
+        store = self._runtime.events
+        page = store.read(after) if after else store.newest(max(last, 1))
+        position = after or (page[-1].position if page else BEGINNING)
+        page = page if after or last else []
+        while True:
+            for told in page:
+                position = told.position
+                yield told
+            if not page and not follow:
+                return
+            page = store.read(position, wait_s=WAIT_FOR_EVENTS_S if follow and not page else 0.0)
+
+    def events_lost(self, after: str) -> bool:
+        """Whether events after a position may have fallen off the stream already.
+
+        Raises:
+            InvalidRequest: ``INVALID_POSITION``.
+        """
+        return self._runtime.events.lost_after(after)
 
     def prune(self) -> list[str]:
         """Forget finished records past their retention; returns their ids."""

@@ -12,7 +12,7 @@ from tasks.hypervisor.adapter import LibvirtHypervisor
 from tasks.hypervisor.address import HostAddress
 from tasks.messages import CeleryMessenger
 from tasks.model.errors import HypervisorError
-from tasks.store import CordonStore, RunStore, connect
+from tasks.store import CordonStore, EventStore, RunStore, connect
 from tasks.workflow import Runtime
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,9 @@ def build_runtime(settings: Settings, app: Celery) -> Runtime:
     }
     return Runtime(
         settings=settings,
-        store=RunStore(client, retention_s=settings.retention_s),
+        store=RunStore(client, retention_s=settings.retention_s, events_kept=settings.events_kept),
         cordons=CordonStore(client),
+        events=EventStore(client),
         hypervisor=LibvirtHypervisor(addresses, connect_timeout_s=settings.connect_timeout_s),
         messenger=CeleryMessenger(app),
     )

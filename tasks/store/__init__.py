@@ -1,7 +1,8 @@
-"""The only place that imports redis: run records, tokens, locks and waiters, changed by Lua scripts; cordons."""
+"""The only place that imports redis: records, tokens, locks, waiters and events, changed by Lua scripts; cordons."""
 
 from tasks.store.client import connect
 from tasks.store.cordons import CordonStore
+from tasks.store.events import EventStore
 from tasks.store.runs import Admission, Limits, RunStore, Submission
 
-__all__ = ["Admission", "CordonStore", "Limits", "RunStore", "Submission", "connect"]
+__all__ = ["Admission", "CordonStore", "EventStore", "Limits", "RunStore", "Submission", "connect"]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import redis
 
 from tasks.model.errors import StaleOwner, StoreUnavailable, UnknownMigration, VmferryError
+from tasks.model.event import event_of
 from tasks.model.run import SCHEMA_VERSION, Control, RunRecord, State, StepName, check_transition
 
 PREFIX = "vmferry:"
@@ -79,8 +80,9 @@ class RunStore:
     Every method raises ``StoreUnavailable`` when Redis does not answer within its time-outs.
     """
 
-    def __init__(self, client: redis.Redis, *, retention_s: int) -> None:
+    def __init__(self, client: redis.Redis, *, retention_s: int, events_kept: int = 20_000) -> None:
         self._redis = client
+        self._events_kept = events_kept
         self._retention_s = retention_s
         self._submit = client.register_script(_script("submit.lua"))
         self._write = client.register_script(_script("write.lua"))
@@ -168,7 +170,10 @@ class RunStore:
         """Create the record unless its id is taken; ``waiter`` is a Celery result id to be settled with it."""
         with translated():
             verdict, _ = self._submit(
-                args=[PREFIX, record.id, record.fingerprint, _body(record), SCHEMA_VERSION, waiter]
+                args=[
+                    *(PREFIX, record.id, record.fingerprint, _body(record), SCHEMA_VERSION, waiter),
+                    *(event_of(record, None).model_dump_json(), self._events_kept),
+                ]
             )
         return Submission(verdict, self.load(record.id))
 
@@ -221,7 +226,7 @@ class RunStore:
         order |= {"deadline_in": deadline_in, "resend_in": resend_in, "release": release}
         if after.state is not before.state:
             check_transition(before.state, after.state)
-            order |= self._consequences(before, after)
+            order |= self._consequences(before, after) | self._event(before, after)
         verdict, detail, fields = self._run(before.id, {k: v for k, v in order.items() if v is not None})
         if verdict != "ok":
             raise StaleOwner("STALE_OWNER", f"{before.id}: the record moved on ({verdict} {detail})")
@@ -249,6 +254,9 @@ class RunStore:
             order["set"] = _control(after) | {"cancel_requested": 0}
         return order
 
+    def _event(self, before: RunRecord, after: RunRecord) -> dict[str, Any]:
+        return {"event": event_of(after, before.state).model_dump_json(), "events_kept": self._events_kept}
+
     def admit(self, before: RunRecord, after: RunRecord, limits: Limits, *, deadline_in: float) -> Admission:
         """Take all tokens and the VM's lock and write ``after``, or do nothing at all.
 
@@ -259,6 +267,7 @@ class RunStore:
         acquire = {"tokens": dict(limits.tokens), "lock": limits.lock}
         order: dict[str, Any] = {"guard": _guard(before, "rev"), "set": _control(after), "body": _body(after)}
         order |= {"acquire": acquire, "queue": False, "deadline_in": deadline_in, "resend_in": deadline_in}
+        order |= self._event(before, after)
         verdict, detail, fields = self._run(before.id, order)
         if verdict == "ok":
             return Admission(_parse(before.id, fields), admitted=True)

@@ -1,7 +1,7 @@
 -- Creates a run record unless its id is taken.
--- ARGV: prefix, id, fingerprint, body, schema version, waiter (result id, may be empty)
+-- ARGV: prefix, id, fingerprint, body, schema version, waiter (result id, may be empty), event (JSON), events kept
 -- Returns {"created" | "same" | "conflict", now}
-local prefix, id, fingerprint, body, schema, waiter = unpack(ARGV)
+local prefix, id, fingerprint, body, schema, waiter, event, kept = unpack(ARGV)
 local key = prefix .. 'run:' .. id
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -21,4 +21,5 @@ redis.call('HSET', key, 'fingerprint', fingerprint, 'body', body, 'schema', sche
   'cancel_requested', 0, 'tokens', '[]', 'lock', '', 'submitted_at', stamp)
 redis.call('ZADD', prefix .. 'runs', now, id)
 redis.call('ZADD', prefix .. 'queued', now, id)
+redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', kept, '*', 'event', event, 'at', stamp)
 return {'created', stamp}

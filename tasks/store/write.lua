@@ -12,6 +12,8 @@
 --   release       "tokens" | "all"
 --   finish        seconds for which the finished record is kept; 0: for ever
 --   reopen        true: a finished record becomes current again
+--   event         JSON of the change of state, for the stream of events
+--   events_kept   about how many events the stream holds
 -- Returns {"ok" | reason, detail, now, flat hash}
 local prefix, id = ARGV[1], ARGV[2]
 local order = cjson.decode(ARGV[3])
@@ -119,6 +121,9 @@ if order.reopen then
   redis.call('SREM', prefix .. 'unpublished', id)
   redis.call('PERSIST', key)
   redis.call('PERSIST', prefix .. 'waiters:' .. id)
+end
+if order.event then
+  redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', order.events_kept, '*', 'event', order.event, 'at', stamp)
 end
 redis.call('HINCRBY', key, 'rev', 1)
 return answer('ok')

@@ -11,7 +11,7 @@ from typing import Protocol
 from config.settings import Settings
 from tasks.model.ports import Hypervisor
 from tasks.model.run import RunRecord, StepName
-from tasks.store import CordonStore, RunStore
+from tasks.store import CordonStore, EventStore, RunStore
 
 
 class Messenger(Protocol):
@@ -40,6 +40,7 @@ class Runtime:
     settings: Settings
     store: RunStore
     cordons: CordonStore
+    events: EventStore
     hypervisor: Hypervisor
     messenger: Messenger
     stopping: threading.Event = field(default_factory=threading.Event)

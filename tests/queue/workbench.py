@@ -7,7 +7,7 @@ from typing import Any
 from config.settings import HostSettings, Settings
 from tasks import workflow
 from tasks.model.run import RunRecord, State, StepName
-from tasks.store import CordonStore, RunStore, connect
+from tasks.store import CordonStore, EventStore, RunStore, connect
 from tasks.workflow import Handled, Runtime, run_step
 from tests.fakes.hypervisor import FakeHypervisor, domain_xml
 
@@ -57,6 +57,7 @@ class Bench:
             settings=Settings(broker_url=url, hosts=inventory, **timers | settings),
             store=RunStore(client, retention_s=60),
             cordons=CordonStore(client),
+            events=EventStore(client),
             hypervisor=self.fake,
             messenger=self.messages,
         )

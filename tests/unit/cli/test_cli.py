@@ -13,6 +13,7 @@ import cli
 from tasks.model.cordon import Cordon
 from tasks.model.domain import DomainState, DomainView
 from tasks.model.errors import HostUnreachable, InvalidRequest, StoreUnavailable, UnknownMigration
+from tasks.model.event import Told, event_of
 from tasks.model.finding import Finding, Severity
 from tasks.model.host import HostStatus
 from tasks.model.plan import Plan
@@ -87,6 +88,16 @@ class MemoryClient:
         self._answer("uncordon", host)
         return host == "beta"
 
+    def events_lost(self, after: str) -> bool:
+        self._answer("events_lost", after)
+        return after == "7-0"
+
+    def events(self, *, after: str, last: int, follow: bool) -> Iterator[Told]:
+        self._answer("events", after, last, follow)
+        for previous, state in ((None, State.QUEUED), (State.QUEUED, State.CHECKING), (State.CHECKING, State.REFUSED)):
+            error = ErrorInfo(code="HOST_CORDONED", message="beta is cordoned") if state is State.REFUSED else None
+            yield Told(position="9-0", at=1.0, event=event_of(record(state, error=error), previous))
+
     def prune(self) -> list[str]:
         self._answer("prune")
         return ["old"]
@@ -116,6 +127,19 @@ def run(*arguments: str) -> int:
 def test_the_end_decides_the_exit_code(client: MemoryClient, command: list[str], state: State, code: int) -> None:
     client.history = [record(State.TRANSFERRING), record(state)]
     assert run(*command) == code
+
+
+def test_events(client: MemoryClient, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("events") == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.endswith("m-1  web-7: alpha → beta  queued")
+    assert second.endswith("m-1  web-7: alpha → beta  queued → checking")
+    assert third.endswith("checking → refused  HOST_CORDONED: beta is cordoned")
+    assert run("events", "--json", "--after", "7-0", "--follow") == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["event"]["state"] for line in out.splitlines()] == ["queued", "checking", "refused"]
+    assert "no longer kept" in err
+    assert client.asked == [("events", "", 50, False), ("events_lost", "7-0"), ("events", "7-0", 50, True)]
 
 
 def test_cordon_and_uncordon(client: MemoryClient, capsys: pytest.CaptureFixture[str]) -> None:
