@@ -77,8 +77,8 @@ def _trip(rig: Rig, guest: Guest, way: str, dice: random.Random) -> IncrementalT
     record = rig.client.show(run_id)
     if record.state is not State.SUCCEEDED or record.finished_at is None:
         raise LabError(f"{run_id}: {record.state}: {record.error}")
-    # Live, memory comes in by the same card: the disk's share is libvirt's own figure.
-    sent = record.progress.disk.processed_bytes if way == "live" else bytes_received(rig.lab.host("beta")) - before
+    # Live, memory comes in by the same card; what of it was sent is libvirt's own figure, taken at the end.
+    sent = bytes_received(rig.lab.host("beta")) - before - record.progress.memory.processed_bytes
     _check_not_copied(record)
     return IncrementalTrip(way, sent / data, record.finished_at - began_at)
 
