@@ -43,11 +43,7 @@ def find_at(connection: Connection, host: str, path: str) -> Volume | None:
     except libvirt.libvirtError:
         if not is_alive(connection):
             raise
-    pool = covering(connection, path)
-    if pool is None:
-        return None
-    fresh = _fresh_pool(connection, host, pool.name())
-    found = next((v for v in fresh.listAllVolumes() if v.path() == path), None)
+    found = _look_up_path(connection, host, path)
     return None if found is None else parse_volume(found.XMLDesc())
 
 
@@ -75,11 +71,7 @@ def delete(connection: Connection, host: str, pool: str, name: str) -> None:
 
 def delete_at(connection: Connection, host: str, path: str) -> None:
     """See the port."""
-    pool = covering(connection, path)
-    if pool is None:
-        return
-    fresh = _fresh_pool(connection, host, pool.name())
-    found = next((volume for volume in fresh.listAllVolumes() if volume.path() == path), None)
+    found = _look_up_path(connection, host, path)
     if found is not None:
         found.delete(0)
 
@@ -89,8 +81,8 @@ def find_overlays(connection: Connection, path: str) -> tuple[str, ...]:
     found = set()
     for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
         pool.refresh(0)
-        texts = [volume.XMLDesc() for volume in pool.listAllVolumes()]
-        found |= {_text_at(text, "target/path") for text in texts if _text_at(text, "backingStore/path") == path}
+        roots = [_parse(volume.XMLDesc()) for volume in pool.listAllVolumes()]
+        found |= {root.findtext("target/path") or "" for root in roots if root.findtext("backingStore/path") == path}
     return tuple(sorted(found))
 
 
@@ -130,7 +122,7 @@ def volume_xml(order: VolumeOrder, *, full: bool = False) -> str:
 
 def parse_volume(xml: str) -> Volume:
     """A volume as libvirt describes it; it always gives sizes in bytes."""
-    root = etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
+    root = _parse(xml)
     kind = root.find("target/format")
     return Volume(
         name=root.findtext("name") or "",
@@ -143,9 +135,8 @@ def parse_volume(xml: str) -> Volume:
     )
 
 
-def _text_at(xml: str, place: str) -> str:
-    root = etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
-    return root.findtext(place) or ""
+def _parse(xml: str) -> etree._Element:
+    return etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
 
 
 def read_sizes(connection: Connection, uuid: str, targets: Sequence[str]) -> dict[str, DiskSize]:
@@ -207,6 +198,14 @@ def _fresh_pool(connection: Connection, host: str, name: str) -> Any:
         message = f"{host}: pool {name} cannot be read: {error.get_error_message()}"
         raise RetryLater("POOL_REFRESH_FAILED", message, f"try: virsh -c URI pool-refresh {name}") from None
     return pool
+
+
+def _look_up_path(connection: Connection, host: str, path: str) -> Any | None:
+    pool = covering(connection, path)
+    if pool is None:
+        return None
+    volumes = _fresh_pool(connection, host, pool.name()).listAllVolumes()
+    return next((volume for volume in volumes if volume.path() == path), None)
 
 
 def _look_up(pool: Any, name: str) -> Any | None:

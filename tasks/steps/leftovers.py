@@ -41,10 +41,10 @@ def clear_source(run: StepRun) -> None:
 def _delete(run: StepRun, leftover: Leftover) -> str:
     """Why it stays; empty when it is gone. Asked right before, of every host: the file may be on shared storage."""
     begun = run.intent("source_file", run.source, leftover.path)
-    if begun is None:
+    volume = run.hypervisor.find_volume_at(run.source, leftover.path)
+    if begun is None or volume is not None:  # an earlier owner may have deleted it, and died
         users = {host: _users(run, host, leftover.path) for host in run.hosts}
         overlays = run.hypervisor.find_overlays(run.source, leftover.path)
-        volume = run.hypervisor.find_volume_at(run.source, leftover.path)
         reason = why_kept(leftover, users, overlays, volume)
         if reason:
             return reason

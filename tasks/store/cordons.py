@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 from tasks.model.cordon import Cordon
-from tasks.store.runs import PREFIX, translated
+from tasks.store.runs import PREFIX, read_clock, translated
 
 KEY = f"{PREFIX}cordons"
 
@@ -30,10 +30,8 @@ class CordonStore:
 
     def put(self, host: str, reason: str) -> Cordon:
         """Cordon a host; one that is cordoned already keeps since when, and takes the new reason, if one is given."""
-        with translated():
-            seconds, micros = self._redis.time()
         known = self.find(host)
-        at = known.at if known else float(seconds) + float(micros) / 1e6
+        at = known.at if known else read_clock(self._redis)
         cordon = Cordon(host=host, reason=reason or (known.reason if known else ""), at=at)
         with translated():
             self._redis.hset(KEY, host, cordon.model_dump_json())

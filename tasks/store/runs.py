@@ -74,6 +74,13 @@ def translated() -> Iterator[None]:
         ) from None
 
 
+def read_clock(client: redis.Redis) -> float:
+    """Redis TIME, seconds since the epoch."""
+    with translated():
+        seconds, micros = client.time()
+    return float(seconds) + float(micros) / 1e6
+
+
 class RunStore:
     """All run records of one Redis database.
 
@@ -91,9 +98,7 @@ class RunStore:
 
     def now(self) -> float:
         """Redis TIME, seconds since the epoch: the only clock that leases and timers know."""
-        with translated():
-            seconds, micros = self._redis.time()
-        return float(seconds) + float(micros) / 1e6
+        return read_clock(self._redis)
 
     def load(self, run_id: str) -> RunRecord:
         """The record.
