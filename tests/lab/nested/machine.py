@@ -162,7 +162,10 @@ class Machine(Node):
         mac, words = self.spec.bridge_mac(f"{self.name}/eth0"), f"{KERNEL_WORDS} tsc_early_khz={tsc_khz()}"
         name = f"vmferry-nested-{self.spec.name}-{self.name}"
         command = ["qemu-system-x86_64", "-name", name, "-uuid", str(identity)]
-        command += ["-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off", "-smp", "1"]
+        command += ["-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,la57=off"]
+        # With one possible processor, QEMU before 8.1 leaves the guest's memory barriers out, though its devices have
+        # threads of their own: a network card then misses the word that there is something to send, and hangs.
+        command += ["-smp", "1,maxcpus=2"]
         command += ["-m", f"{self.memory_mib}M", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         command += ["-kernel", f"{base}/vmlinux", "-initrd", f"{self.root}/initrd", "-append", words]
         command += ["-serial", f"file:{self.root}/serial.log", "-device", "virtio-rng-pci"]
