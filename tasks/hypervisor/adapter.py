@@ -247,9 +247,9 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
         """See the port."""
         return self._read(host, lambda connection: volumes.find_pool_at(connection, directory))
 
-    def open_window(self, host: str, name: str, directory: str) -> None:
+    def open_window(self, host: str, name: str, directory: str, *, build: bool = False) -> None:
         """See the port."""
-        self._change(host, lambda connection: volumes.open_window(connection, name, directory))
+        self._change(host, lambda connection: volumes.open_window(connection, name, directory, build=build))
 
     def close_window(self, host: str, name: str) -> None:
         """See the port."""

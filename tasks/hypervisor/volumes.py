@@ -160,14 +160,15 @@ def find_pool_at(connection: Connection, directory: str) -> str | None:
     return None if pool is None else str(pool.name())
 
 
-def open_window(connection: Connection, name: str, directory: str) -> None:
+def open_window(connection: Connection, name: str, directory: str, *, build: bool) -> None:
     """See the port."""
     if _pool_or_none(connection, name) is not None:
         return
     root = etree.Element("pool", type="dir")
     etree.SubElement(root, "name").text = name
     etree.SubElement(etree.SubElement(root, "target"), "path").text = directory
-    connection.storagePoolCreateXML(etree.tostring(root, encoding="unicode"), 0)
+    flags = libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if build else 0
+    connection.storagePoolCreateXML(etree.tostring(root, encoding="unicode"), flags)
 
 
 def close_window(connection: Connection, name: str) -> None:

@@ -9,6 +9,8 @@ from tasks.model.frozen import Frozen
 
 NVRAM = "nvram"
 """Key of the UEFI variables among the files that are copied."""
+TPM = "tpm"
+"""Key of an emulated TPM's state among them."""
 
 
 class BackingFile(Frozen):

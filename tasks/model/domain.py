@@ -182,8 +182,8 @@ class Domain:
     disks: tuple[Disk, ...] = ()
     interfaces: tuple[Interface, ...] = ()
     graphics: tuple[Graphics, ...] = ()
-    tpm: bool = False
-    """An emulated TPM keeps state on the host."""
+    tpm: str = ""
+    """Version of an emulated TPM (``2.0``, ``1.2``), which keeps state on the host; empty: there is none."""
     hostdevs: tuple[str, ...] = ()
     """Type of each host device passed through."""
     console_paths: tuple[str, ...] = ()

@@ -63,6 +63,8 @@ class Plan(Frozen):
     """Network file systems that disks stay on, with what is done for them on the destination."""
     nvram: str = ""
     """File of the source with the UEFI variables, when they would be copied."""
+    tpm: str = ""
+    """Directory of an emulated TPM's state, when it would be copied."""
     files: tuple[FileCopy, ...] = ()
     """Files beside the disks that would be copied."""
     remedied: Remedied = NO_REMEDIES

@@ -174,8 +174,9 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def find_pool_at(self, host: str, directory: str) -> str | None:
         """The name of an active pool whose directory this is."""
 
-    def open_window(self, host: str, name: str, directory: str) -> None:
-        """Make a transient pool of an existing directory; nothing to do when there is one of this name."""
+    def open_window(self, host: str, name: str, directory: str, *, build: bool = False) -> None:
+        """Make a transient pool of a directory, which is made as well when ``build``; nothing to do when there is a
+        pool of this name."""
 
     def close_window(self, host: str, name: str) -> None:
         """End a transient pool; its directory stays as it is. No error when there is none."""

@@ -127,7 +127,7 @@ JournalKind = Literal[
     "source_save",
     "window",
     "destination_device",
-    "destination_probe",
+    "probe",
     "destination_pool",
     "destination_pool_start",
     "proof_volume",
@@ -135,6 +135,8 @@ JournalKind = Literal[
     "destination_network",
     "destination_network_start",
     "destination_volume",
+    "destination_tpm",
+    "destination_tpm_state",
     "destination_definition",
     "destination_snapshot",
     "transfer",
@@ -223,6 +225,8 @@ class RunRecord(Control):
     """Disks that are copied; the others stay where they are."""
     nvram: str = ""
     """File of the source with the UEFI variables, when they are copied."""
+    tpm: str = ""
+    """Directory of an emulated TPM's state, on both hosts, when it is copied."""
     files: tuple[FileCopy, ...] = ()
     """Files beside the disks that go along."""
     mounts: tuple[Mount, ...] = ()

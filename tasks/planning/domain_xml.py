@@ -62,7 +62,7 @@ def parse_domain(xml: str) -> Domain:
         disks=tuple(_disk(d) for d in root.findall("devices/disk")),
         interfaces=tuple(_interface(i) for i in root.findall("devices/interface")),
         graphics=tuple(_graphics(g) for g in root.findall("devices/graphics")),
-        tpm=any(b.get("type") == "emulator" for b in root.findall("devices/tpm/backend")),
+        tpm=_tpm(root),
         hostdevs=_hostdevs(root),
         console_paths=_console_paths(root),
         resources=resources_of(root),
@@ -102,6 +102,12 @@ def _nvram(root: Element) -> str | None:
         or attribute_of(root, "os/nvram/source", "dev")
         or attribute_of(root, "os/varstore", "path")
     )
+
+
+def _tpm(root: Element) -> str:
+    """libvirt writes the version of every definition that it has taken; its default is 2.0 since 7.0."""
+    backend = next((b for b in root.findall("devices/tpm/backend") if b.get("type") == "emulator"), None)
+    return "" if backend is None else backend.get("version") or "2.0"
 
 
 def _disk(disk: Element) -> Disk:

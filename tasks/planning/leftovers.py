@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.model.disks import NVRAM, DiskCopy, FileCopy, Volume
+from tasks.model.disks import NVRAM, TPM, DiskCopy, FileCopy, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,9 @@ class Leftover:
 
 
 def leftovers_of(copies: Sequence[DiskCopy], files: Sequence[FileCopy]) -> tuple[Leftover, ...]:
-    """The top files of copied disks, and the UEFI variables. What lies below a disk may be others' as well: it stays.
+    """The top files of copied disks, the UEFI variables and the TPM's state.
+
+    What lies below a disk may be others' as well: it stays.
 
     A running VM's disk was written to until it left, so that only that of a file that was copied as it is can be told.
     """
@@ -34,8 +36,8 @@ def leftovers_of(copies: Sequence[DiskCopy], files: Sequence[FileCopy]) -> tuple
         )
         for copy in copies
     ]
-    nvram = [Leftover(file.source_path, NVRAM, file.modified) for file in files if file.key == NVRAM]
-    return (*disks, *nvram)
+    others = [Leftover(file.source_path, file.key, file.modified) for file in files if file.key in (NVRAM, TPM)]
+    return (*disks, *others)
 
 
 def is_device(copy: DiskCopy) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from posixpath import dirname, normpath
+from posixpath import normpath
 
 from tasks.model.errors import OperatorMustFix, RetryLater
 from tasks.model.pools import Mount, PoolAction, PoolView
@@ -12,6 +12,7 @@ from tasks.planning.mounts import Clash, describe_mount, find_counterpart
 from tasks.planning.pool_users import uses_pool
 from tasks.planning.pool_xml import copy_pool_xml
 from tasks.planning.volume_name import mark_volume_name, parse_volume_mark
+from tasks.steps.directories import absent_directories, remove_directories
 from tasks.steps.made import Made, leave, users_of
 from tasks.steps.run import StepRun
 
@@ -99,47 +100,14 @@ def _make(run: StepRun, mount: Mount, made: Made) -> None:
 
 
 def _absent_directories(run: StepRun, mount: Mount) -> tuple[str, ...]:
-    """The mount's directory and those above it, as far as they are not there yet; the innermost first."""
-    name = mount.destination_pool
-    earlier = run.intent("destination_probe", run.destination, name)
-    if earlier is not None:  # of an owner that died while it was looking
-        undo_probe(run, earlier)
-        run.mark_undone(earlier)
-    made = Made(attempt=run.record.attempt, fence=run.record.fence)
-    absent: list[str] = []
-    run.effect(
-        "destination_probe",
-        run.destination,
-        made.model_dump_json(),
-        lambda: absent.extend(_look_upwards(run, mount, made.uuid(run, f"probe/{name}"))),
-        name=name,
-    )
-    probe = run.intent("destination_probe", run.destination, name)
-    if probe is not None:
-        run.mark_undone(probe)
-    return tuple(absent)
+    return absent_directories(run, run.destination, mount.target, lambda names: _refuse_files(run, mount, names))
 
 
-def _look_upwards(run: StepRun, mount: Mount, uuid: str) -> list[str]:
+def _refuse_files(run: StepRun, mount: Mount, names: tuple[str, ...]) -> None:
     path = normpath(mount.target)
-    names = run.hypervisor.list_directory(run.destination, path, uuid)
-    if names:
-        message = (
-            f"{run.destination}: {path}, at which {mount.export} must be mounted, holds {len(names)} files already"
-        )
-        hint = f"they would be hidden: move them away, or define pool {mount.destination_pool} there yourself"
-        raise OperatorMustFix("MOUNT_POINT_NOT_EMPTY", message, hint)
-    absent = []
-    while names is None and path != "/":
-        absent.append(path)
-        path = dirname(path)
-        try:
-            names = run.hypervisor.list_directory(run.destination, path, uuid)
-        except OperatorMustFix as error:
-            if error.code != "DIRECTORY_IN_USE":
-                raise
-            break  # a pool has it: it is there, or at least not ours to remove
-    return absent
+    message = f"{run.destination}: {path}, at which {mount.export} must be mounted, holds {len(names)} files already"
+    hint = f"they would be hidden: move them away, or define pool {mount.destination_pool} there yourself"
+    raise OperatorMustFix("MOUNT_POINT_NOT_EMPTY", message, hint)
 
 
 # -- the proof --------------------------------------------------------------------------------------------------------
@@ -205,11 +173,6 @@ def _unproven(run: StepRun, mount: Mount, why: str) -> OperatorMustFix:
 # -- undoing ----------------------------------------------------------------------------------------------------------
 
 
-def undo_probe(run: StepRun, entry: JournalEntry) -> None:
-    """The transient pool that a directory was looked at with."""
-    run.hypervisor.stop_pool(entry.host, Made.model_validate_json(entry.value).uuid(run, f"probe/{entry.name}"))
-
-
 def undo_pool(run: StepRun, entry: JournalEntry) -> None:
     """Remove the pool with our UUID and the directories made for it, unless a VM has come to use it."""
     made = Made.model_validate_json(entry.value)
@@ -217,9 +180,8 @@ def undo_pool(run: StepRun, entry: JournalEntry) -> None:
     there = run.hypervisor.find_pool(entry.host, uuid)
     if there is None or not _stop_unless_used(run, entry.host, there):
         return
-    for directory in made.directories:
-        # The definition goes last, so that whoever goes on with this knows that the directories were made by us.
-        run.hypervisor.remove_directory(entry.host, directory, made.uuid(run, f"directory/{directory}"))
+    # The definition goes last, so that whoever goes on with this knows that the directories were made by us.
+    remove_directories(run, entry.host, made)
     run.hypervisor.undefine_pool(entry.host, uuid)
 
 

@@ -38,6 +38,7 @@ def run(run: StepRun) -> Verdict:
         "copies": plan.copies,
         "mounts": plan.mounts,
         "nvram": plan.nvram,
+        "tpm": plan.tpm,
         "files": plan.files,
         "remedied": plan.remedied,
     }

@@ -10,6 +10,7 @@ from tasks.steps.media import eject_media
 from tasks.steps.mounts import make_ready
 from tasks.steps.networks import make_networks
 from tasks.steps.run import StepRun
+from tasks.steps.tpm import plan_tpm
 from tasks.steps.verdict import Next, Verdict
 from tasks.steps.volumes import make_file_volumes, settle_bases
 
@@ -39,5 +40,6 @@ def run(run: StepRun) -> Verdict:
     settle_bases(run)
     if run.method is not Method.SAVED:  # its files change until it is saved
         plan_nvram(run)
+        plan_tpm(run)
         make_file_volumes(run)
     return Next()

@@ -11,12 +11,14 @@ from tasks.model.run import ErrorInfo, JournalEntry, State
 from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.planning.volume_name import parse_volume_mark
 from tasks.steps.devices import release_device
+from tasks.steps.directories import undo_probe
 from tasks.steps.live import SETTLING, watch
 from tasks.steps.media import undo_medium
-from tasks.steps.mounts import undo_pool, undo_pool_start, undo_probe, undo_proof
+from tasks.steps.mounts import undo_pool, undo_pool_start, undo_proof
 from tasks.steps.networks import undo_network, undo_network_start
 from tasks.steps.run import StepRun
 from tasks.steps.saved import undo_save
+from tasks.steps.tpm import undo_tpm, undo_tpm_state
 from tasks.steps.verdict import Forward, Settle, Verdict
 from tasks.steps.windows import close_window
 
@@ -136,7 +138,9 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "source_save": undo_save,
     "window": close_window,
     "destination_device": release_device,
-    "destination_probe": undo_probe,
+    "probe": undo_probe,
+    "destination_tpm": undo_tpm,
+    "destination_tpm_state": undo_tpm_state,
     "destination_pool": undo_pool,
     "destination_pool_start": undo_pool_start,
     "proof_volume": undo_proof,

@@ -215,6 +215,7 @@ def _plan(s: Situation, reason: str) -> Plan:
         copies=copies,
         outlook=outlook(s, copies),
         nvram="" if s.live else firmware.nvram_of(s) or "",
+        tpm="" if s.carries_memory else firmware.tpm_of(s) or "",
         mounts=s.mounts,
         files=s.files,
         remedied=s.remedied,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from tasks.model.disks import BackingFile, DiskCopy, FileCopy, VolumeOrder
+from tasks.model.disks import TPM, BackingFile, DiskCopy, FileCopy, VolumeOrder
 from tasks.model.errors import OperatorMustFix
+from tasks.model.run import JournalKind
 from tasks.planning.chunks import chunks_of
 from tasks.steps.run import StepRun
 from tasks.steps.survey import describe_copy
@@ -40,7 +41,8 @@ def make_file_volumes(run: StepRun) -> None:
 def _make_file(run: StepRun, file: FileCopy) -> None:
     """What is copied byte for byte brings its format along."""
     order = VolumeOrder(file.pool, file.volume, "raw", file.length_bytes)
-    _make(run, order, file.path, f"volume {file.volume} in pool {file.pool} on {run.destination}")
+    words = f"volume {file.volume} in pool {file.pool} on {run.destination}"
+    _make(run, order, file.path, words, kind="destination_tpm_state" if file.key == TPM else "destination_volume")
 
 
 def make_overlays(run: StepRun) -> None:
@@ -58,9 +60,17 @@ def _make_mirrored(run: StepRun, copy: DiskCopy) -> None:
     _make(run, order, copy.path, describe_copy(copy, run.destination), mirrored=True)
 
 
-def _make(run: StepRun, order: VolumeOrder, path: str, words: str, *, mirrored: bool = False) -> None:
+def _make(
+    run: StepRun,
+    order: VolumeOrder,
+    path: str,
+    words: str,
+    *,
+    mirrored: bool = False,
+    kind: JournalKind = "destination_volume",
+) -> None:
     name = f"{order.pool}/{order.name}"
-    begun = run.intent("destination_volume", run.destination, name) is not None
+    begun = run.intent(kind, run.destination, name) is not None
     if not begun and run.hypervisor.find_volume(run.destination, order.pool, order.name) is not None:
         # Before anything is journaled: rollback deletes what the journal names, and this is not ours.
         message = f"{run.destination}: pool {order.pool} already has a volume {order.name}"
@@ -77,7 +87,7 @@ def _make(run: StepRun, order: VolumeOrder, path: str, words: str, *, mirrored: 
             hint = f"expected {path} with {order.capacity_bytes}: was the pool changed meanwhile?"
             raise OperatorMustFix("VOLUME_UNFIT", message, hint)
 
-    run.effect("destination_volume", run.destination, "", make, name=name, created=words)
+    run.effect(kind, run.destination, "", make, name=name, created=words)
 
 
 def _settle(run: StepRun, base: BackingFile) -> BackingFile:

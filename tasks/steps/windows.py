@@ -12,12 +12,14 @@ from tasks.model.run import JournalEntry
 from tasks.steps.run import StepRun
 
 
-def open_window(run: StepRun, host: str, directory: str) -> str:
-    """The name of an active pool whose directory this is; one is made when there is none."""
+def open_window(run: StepRun, host: str, directory: str, *, build: bool = False) -> str:
+    """The name of an active pool whose directory this is; one is made when there is none, and the directory as well
+    when ``build``."""
     name = window_name(run.record.id, run.record.attempt, directory)
     if run.intent("window", host, name) is None and (there := run.hypervisor.find_pool_at(host, directory)) is not None:
         return there
-    run.effect("window", host, directory, partial(run.hypervisor.open_window, host, name, directory), name=name)
+    make = partial(run.hypervisor.open_window, host, name, directory, build=build)
+    run.effect("window", host, directory, make, name=name)
     return name
 
 

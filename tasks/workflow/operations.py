@@ -73,6 +73,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "copies": (),
             "files": (),
             "nvram": "",
+            "tpm": "",
             "mounts": (),
             "remedied": NO_REMEDIES,
             "ledger": {},

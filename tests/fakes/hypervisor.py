@@ -419,8 +419,8 @@ class FakeHypervisor(FakePools, FakeNetworks):
         with self._asked("find_pool_at", host) as there:
             return next((p.name for p in there.facts.pools if p.active and p.target == directory), None)
 
-    def open_window(self, host: str, name: str, directory: str) -> None:
-        """See the port."""
+    def open_window(self, host: str, name: str, directory: str, *, build: bool = False) -> None:  # noqa: ARG002
+        """See the port. Its directories are all there."""
         with self._asked("open_window", host, effect=True) as there:
             if all(p.name != name for p in there.facts.pools):
                 pool = Pool(name, "dir", active=True, target=directory)

@@ -19,6 +19,7 @@ OWN_FOLDERS = (
     "var/lib/glusterd",
     "var/lib/libvirt/brick",
     "var/log/glusterfs",
+    "var/log/swtpm",
     "root/.ssh",
 )
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.lab
 
 POINTS = [
     *(f"prepare.{when}-{kind}" for kind in ("destination_pool", "proof_volume") for when in ("journaled", "effected")),
-    "prepare.effected-destination_probe",
+    "prepare.effected-probe",
     "prepare.done",
     "transfer.claimed",
 ]

@@ -6,6 +6,7 @@ from tasks.model.finding import Finding, blocker, info, warning
 from tasks.planning.preflight.registry import blocker_if, rule
 from tasks.planning.sharing import find_sharing
 from tasks.planning.situation import Situation
+from tasks.planning.tpm import kept_elsewhere, state_directory
 
 BOOT_KINDS = ("kernel", "initrd", "dtb", "acpi-table", "shim")
 FIRMWARE_KINDS = ("loader", "nvram-template", "rom")
@@ -34,7 +35,8 @@ def nvram_of(s: Situation) -> str | None:
 
 
 @rule(
-    TPM_STATE_NOT_COPIED="The emulated TPM's state is in files of the source, which stay there in a shut-off move.",
+    TPM_STATE_COPIED="The emulated TPM's state is in files of the source host, which are copied.",
+    TPM_STATE_NOT_COPIED="The emulated TPM's state is in files of the source, which cannot be copied this way.",
     TPM_STATE_LEFT_ON_SOURCE="The emulated TPM's state goes along with the memory; its old files stay on the source.",
     TPM_IS_HOST_DEVICE="The TPM is a device of the host.",
 )
@@ -48,8 +50,18 @@ def check_tpm(s: Situation) -> list[Finding]:
     if s.live:
         message = f"the TPM's state is moved; its files stay on {s.source.name} as they are"
         return [info("TPM_STATE_LEFT_ON_SOURCE", message, f"swtpm must be installed on {s.destination.name}")]
-    message = f"the TPM's state would stay on {s.source.name}, and with it whatever the guest has sealed"
-    return [blocker("TPM_STATE_NOT_COPIED", message, "start the VM and move it live")]
+    directory = tpm_of(s)
+    if directory is None or s.carries_memory:
+        message = f"the TPM's state would stay on {s.source.name}, and with it whatever the guest has sealed"
+        return [blocker("TPM_STATE_NOT_COPIED", message, "move the VM live")]
+    return [info("TPM_STATE_COPIED", f"the TPM's state in {directory} is copied; on {s.source.name} it is kept")]
+
+
+def tpm_of(s: Situation) -> str | None:
+    """The directory with the TPM's state."""
+    if any(kept_elsewhere(d) for d in s.definitions):
+        return None
+    return next((found for d in s.definitions if (found := state_directory(d, s.view.uuid))), None)
 
 
 @rule(

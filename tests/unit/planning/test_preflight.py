@@ -84,6 +84,7 @@ OK_OFF = situation(offline=True)
 NVRAM = "<nvram>/var/lib/libvirt/qemu/nvram/web_VARS.fd</nvram>"
 SHARED_NVRAM = f"<nvram>{SHARED}/web_VARS.fd</nvram>"
 TPM = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+TPM_ELSEWHERE = "<tpm><backend type='emulator' version='2.0'><source type='dir' path='/srv/tpm'/></backend></tpm>"
 PCI_ADDRESS = "<address domain='0' bus='1' slot='2' function='0'/>"
 PCI = f"<hostdev mode='subsystem' type='pci'><source>{PCI_ADDRESS}</source></hostdev>"
 P9 = "<filesystem type='mount'><source dir='{}'/><target dir='tag'/></filesystem>"
@@ -356,7 +357,8 @@ CASES = [
     # State beside the disks
     Case("NVRAM_COPIED", I, boot(NVRAM, offline=True), boot(SHARED_NVRAM, offline=True)),
     Case("NVRAM_LEFT_ON_SOURCE", I, boot(NVRAM), boot(SHARED_NVRAM)),
-    Case("TPM_STATE_NOT_COPIED", B, dev(TPM, offline=True), OK_OFF),
+    Case("TPM_STATE_NOT_COPIED", B, dev(TPM_ELSEWHERE, offline=True), dev(TPM, offline=True)),
+    Case("TPM_STATE_COPIED", I, dev(TPM, offline=True), OK_OFF),
     Case("TPM_STATE_LEFT_ON_SOURCE", I, dev(TPM), OK),
     Case(
         "TPM_IS_HOST_DEVICE", B, dev("<tpm><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>"), OK
@@ -506,7 +508,7 @@ def test_a_vm_on_shared_storage_may_move(offline: bool) -> None:
 
 
 def test_all_findings_are_reported_blockers_first() -> None:
-    bad = situation(domain_xml(file_disk(LOCAL) + TPM + LISTEN.format("10.0.0.1")), offline=True)
+    bad = situation(domain_xml(file_disk(LOCAL) + TPM_ELSEWHERE + LISTEN.format("10.0.0.1")), offline=True)
     severities = [f.severity for f in run_rules(bad)]
     assert {f.code for f in run_rules(bad)} >= {"DISK_NOT_SHARED", "TPM_STATE_NOT_COPIED", "GRAPHICS_LISTEN_ADDRESS"}
     assert severities == sorted(severities, key=[B, W, I].index)
