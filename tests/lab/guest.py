@@ -18,6 +18,8 @@ import libvirt
 
 from tests.lab.devices import DEVICES, DEVICES_PATH, add_device, remove_device
 from tests.lab.shell import until
+from tests.lab.spec import STORE_ADDRESS
+from tests.lab.store import NFS, NFS_PATH
 from tests.lab.watch import GuestWatch
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ POOL_PATHS = {
     DEVICES: DEVICES_PATH,
     LOGICAL: f"/dev/{LOGICAL}",
     SQUASHED: f"/var/lib/libvirt/{SQUASHED}",
+    NFS: NFS_PATH,
 }
 CONSOLES = "/var/log/libvirt/qemu"
 UNDEFINE = (
@@ -130,6 +133,11 @@ class Guest:
     def _create_volume(self, conn: libvirt.virConnect, pool_name: str, volume: str) -> None:
         if pool_name == DEVICES:
             add_device(self.lab.host(self.host), volume, self.options.disk_mib)
+            return
+        if pool_name == NFS:
+            url, size = f"nfs://{STORE_ADDRESS}{NFS_PATH}/{volume}", f"{self.options.disk_mib}M"
+            self.lab.store.serve_nfs()
+            self.lab.host(self.host).run(["qemu-img", "create", "-q", "-f", self.options.disk_format, url, size])
             return
         pool = conn.storagePoolLookupByName(pool_name)
         pool.refresh(0)
@@ -282,6 +290,9 @@ class Guest:
                 for _, volume in self.disks.values():
                     remove_device(self.lab.host(name), volume)
             self.console(name).unlink(missing_ok=True)
+        for pool, volume in self.disks.values():
+            if pool == NFS:
+                (self.lab.store.root / NFS_PATH.lstrip("/") / volume).unlink(missing_ok=True)
 
 
 def _first_disk(xml: str) -> str:
@@ -335,10 +346,10 @@ def _cmdline(guest: Guest) -> str:
 def _xml(guest: Guest) -> str:
     options, devices = guest.options, []
     for target, (pool, volume) in guest.disks.items():
-        type_, attribute = ("block", "dev") if pool in (DEVICES, LOGICAL) else ("file", "file")
+        type_, source = _source(pool, f"{POOL_PATHS[pool]}/{volume}")
         devices.append(
             f"<disk type='{type_}' device='disk'><driver name='qemu' type='{options.disk_format}' cache='none'/>"
-            f"<source {attribute}='{POOL_PATHS[pool]}/{volume}'/><target dev='{target}' bus='virtio'/></disk>"
+            f"{source}<target dev='{target}' bus='virtio'/></disk>"
         )
     if options.network:
         devices.append("<interface type='network'><source network='lab'/><model type='virtio'/></interface>")
@@ -352,6 +363,15 @@ def _xml(guest: Guest) -> str:
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{"".join(devices)}
 <serial type='file'><source path='{CONSOLES}/{guest.name}.console' append='on'/><target port='0'/></serial>
 <memballoon model='none'/>{options.extra_xml}</devices></domain>"""
+
+
+def _source(pool: str, path: str) -> tuple[str, str]:
+    """Type and source of a disk."""
+    if pool == NFS:
+        return "network", f"<source protocol='nfs' name='{path}'><host name='{STORE_ADDRESS}'/></source>"
+    if pool in (DEVICES, LOGICAL):
+        return "block", f"<source dev='{path}'/>"
+    return "file", f"<source file='{path}'/>"
 
 
 def guest_address(number: int) -> str:

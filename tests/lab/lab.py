@@ -197,6 +197,11 @@ class Lab:
         return self._hosts[name]
 
     @property
+    def store(self) -> Store:
+        """The storage server."""
+        return self._store
+
+    @property
     def image(self) -> Path:
         """Folder of the guest's kernel and initramfs."""
         return image_folder()

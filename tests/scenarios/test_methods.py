@@ -55,8 +55,16 @@ ROWS = [
     Row("offline-shared", "offline", "shared", "off"),
     Row("offline-copy", "offline", "copy", "off", options={"disk": "local", "disk_format": "raw", "disk_mib": 80}),
 ]
+NFS = {"disk": "nfs", "disk_mib": 32, "write_kib_s": 16384, "write_stop": 512}
+"""A disk that QEMU reaches over the network by itself."""
+ROWS += [
+    Row("live-nfs", "live", "shared", options=NFS),
+    Row("suspend-nfs", "suspend", "shared", asked={"method": "suspend"}, options=NFS),
+    Row("offline-nfs", "offline", "shared", "off", options={"disk": "nfs"}),
+]
 SAVED = {"method": "saved"}
 ROWS += [
+    Row("saved-nfs", "saved", "shared", asked=SAVED, options=NFS),
     Row("saved-shared", "saved", "shared", asked=SAVED),
     Row("saved-copy", "saved", "copy", asked=SAVED, options=BUSY),
     Row("saved-paused", "saved", "shared", "paused", asked=SAVED),
