@@ -22,13 +22,17 @@ from rich.console import Console
 from tests.benchmarks.adoption import measure_adoption
 from tests.benchmarks.copies import CopyPair, copy_figures, measure_copies
 from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measure_flight, wait_filled
+from tests.benchmarks.guide import FILL_MIB as GUIDE_FILL_MIB
+from tests.benchmarks.guide import LINK_MBIT_S, MEMORY_MIB, Trip, guide_figures, make_guest, measure_trips
 from tests.benchmarks.incremental import IncrementalTrip, incremental_figures, measure_incremental
 from tests.benchmarks.offline import FileRound, file_figures, measure_files
 from tests.benchmarks.pairs import Pair, measure_pairs
+from tests.benchmarks.planning import measure_plans, plan_figures
 from tests.benchmarks.report import Figure, figures_of, flight_figures, machine, print_table, write_json
 from tests.benchmarks.rig import running_rig
 from tests.benchmarks.watching import measure_watching, watching_figures
 from tests.lab import Lab, LabError, LabUnavailable
+from tests.lab.faults import link_shaped
 
 FILL_MIB = 0
 """Memory that takes long to send makes transfers differ by more than what is measured."""
@@ -62,6 +66,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--copies", type=int, default=10, help="pairs with a disk that is copied; 0: none")
     parser.add_argument("--files", type=int, default=5, help="rounds of disks of shut off guests; 0: none")
     parser.add_argument("--incremental", type=int, default=5, help="incremental copies of each kind; 0: none")
+    parser.add_argument("--guide", type=int, default=6, help="the guide's experiment, to and fro; 0: none")
+    parser.add_argument("--plans", type=int, default=20, help="plans of a VM with eight disks; 0: none")
     parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
     parser.add_argument("--no-flower", action="store_true", help="do not measure Flower")
     parser.add_argument("--adoptions", type=int, default=5, help="workers killed in mid-transfer; 0: none")
@@ -96,6 +102,14 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
         trips = _incremental(lab, options.incremental)
         raw["incremental"] = [asdict(trip) for trip in trips]
         figures += incremental_figures(trips)
+    if options.guide:
+        guide = _guide(lab, options.guide)
+        raw["guide"] = [asdict(trip) for trip in guide]
+        figures += guide_figures(guide)
+    if options.plans:
+        with running_rig(lab, "tcp") as rig:
+            raw["plans"] = measure_plans(rig, options.plans)
+        figures += plan_figures(raw["plans"])
     if options.flight:
         flight = _flight(lab, options.flight)
         raw["flight"] = asdict(flight)
@@ -155,6 +169,17 @@ def _incremental(lab: Lab, count: int) -> list[IncrementalTrip]:
     console.print(f"{count} incremental copies each, shut off and live: 100 MiB on top of 300 that both hosts have")
     with running_rig(lab, "tcp") as rig:
         return list(measure_incremental(rig, count))
+
+
+def _guide(lab: Lab, runs: int) -> list[Trip]:
+    words = f"{MEMORY_MIB} MiB, {GUIDE_FILL_MIB} filled, shared storage, {LINK_MBIT_S} Mbit/s"
+    console.print(f"the guide's experiment, {runs} times: {words}")
+    with ExitStack() as stack:
+        guest = make_guest(lab, "alpha", stack)
+        rig = stack.enter_context(running_rig(lab, "tcp"))
+        for name in ("alpha", "beta"):
+            stack.enter_context(link_shaped(lab.host(name), LINK_MBIT_S))
+        return list(measure_trips(rig, guest, ("alpha", "beta"), runs))
 
 
 def _flight(lab: Lab, count: int) -> Flight:
