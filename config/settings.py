@@ -67,12 +67,24 @@ class PolicySettings(Section):
 
     max_downtime_ms: int = Field(300, ge=1, le=2_000_000)
     """Longest pause that QEMU may plan for the switch-over, milliseconds."""
+    downtime_steps_ms: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [25, 75, 150])
+    """Shorter pauses that are tried first, milliseconds; those not below ``max_downtime_ms`` are left out. A guest that
+    changes little of its memory never sees the longer ones."""
+    passes_per_step: int = Field(2, ge=1)
+    """Passes over the memory after which the next, longer pause is allowed."""
     bandwidth_mib_s: int = Field(0, ge=0)
     """Limit of the migration's bandwidth in MiB/s; 0: none."""
     auto_converge: bool = False
     """Let QEMU slow the guest's CPUs down when memory is dirtied faster than it is sent."""
     completion_timeout_s: float = Field(0.0, ge=0)
-    """Abort and roll back when the transfer takes longer, seconds; 0: never."""
+    """How long the transfer may take, seconds; 0: as long as it takes."""
+    completion_s_per_gib: float = Field(0.0, ge=0)
+    """The same for each GiB of memory and copied disks, one GiB at least; the shorter of both counts."""
+    stall_timeout_s: float = Field(0.0, ge=0)
+    """How long what remains to be sent may fail to become less than it ever was, seconds; 0: for ever."""
+    on_timeout: Literal["abort", "pause"] = "abort"
+    """When one of these times is over: ``abort`` leaves the VM where it is; ``pause`` lets it stand still until it has
+    arrived, and aborts when that takes twice as long again."""
     stall_after_s: float = Field(60.0, gt=0)
     """Seconds without any progress after which the record says ``stalled``."""
 

@@ -255,6 +255,10 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
         """See the port."""
         self._change(host, lambda connection: volumes.close_window(connection, name))
 
+    def suspend(self, host: str, uuid: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.suspend(guest.demand(connection, uuid)))
+
     def resume(self, host: str, uuid: str) -> None:
         """See the port."""
         self._change(host, lambda connection: guest.resume(guest.demand(connection, uuid)))

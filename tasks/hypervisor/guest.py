@@ -180,6 +180,12 @@ def undefine(connection: Connection, host: str, uuid: str, *, snapshots: bool) -
     domain.undefineFlags(flags)
 
 
+def suspend(domain: Any) -> None:
+    """Pause a domain; nothing to do when it is paused."""
+    if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+        domain.suspend()
+
+
 def resume(domain: Any) -> None:
     """Let a paused domain run; nothing to do when it runs."""
     if domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:

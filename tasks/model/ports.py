@@ -181,6 +181,10 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def close_window(self, host: str, name: str) -> None:
         """End a transient pool; its directory stays as it is. No error when there is none."""
 
+    def suspend(self, host: str, uuid: str) -> None:
+        """Pause a running domain; nothing to do when it is paused. The job of a migration goes on, and the destination
+        lets the domain run when it has arrived."""
+
     def resume(self, host: str, uuid: str) -> None:
         """Let a paused domain run."""
 

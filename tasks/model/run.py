@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.model.convergence import Progressed
 from tasks.model.disks import DiskCopy, FileCopy
 from tasks.model.errors import VmferryError
 from tasks.model.finding import Finding
@@ -125,6 +126,7 @@ JournalKind = Literal[
     "source_mark",
     "source_autostart",
     "source_save",
+    "source_pause",
     "window",
     "destination_device",
     "probe",
@@ -216,6 +218,8 @@ class RunRecord(Control):
     stalled: bool = False
     """The transfer makes no progress; it is still being observed."""
     progress: Progress = Progress()
+    converging: Progressed = Progressed()
+    """What the policy has decided so far."""
     findings: tuple[Finding, ...] = ()
     error: ErrorInfo | None = None
     journal: tuple[JournalEntry, ...] = ()

@@ -7,65 +7,12 @@ longer pause, slower CPUs, a standstill until the end, or running on the destina
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-from pydantic import Field
-
+from tasks.model.convergence import Convergence, OnTimeout, Progressed
 from tasks.model.domain import JobStats
 from tasks.model.frozen import Frozen
 
-GIB = 1 << 30
 PATIENCE = 2.0
 """A guest that stands still, or whose transfer was given another chance, has as long again as the policy gave it."""
-
-
-class OnTimeout(StrEnum):
-    """What a policy does when its time is over."""
-
-    ABORT = "abort"
-    """Give up: the VM stays where it is."""
-    PAUSE = "pause"
-    """Let the guest stand still until it has arrived."""
-    POST_COPY = "post-copy"
-    """Let it run on the destination at once, and fetch what is missing."""
-
-
-class Convergence(Frozen):
-    """How a transfer is brought to its end."""
-
-    downtime_steps_ms: tuple[int, ...] = (300,)
-    """Longest pauses that QEMU may plan for the switch-over, one after the other."""
-    passes_per_step: int = Field(2, ge=1)
-    """Passes over memory after which the next, longer pause is allowed."""
-    post_copy_after_passes: int = Field(0, ge=0)
-    """Switch to post-copy after so many passes; 0: never."""
-    completion_s_per_gib: float = Field(0.0, ge=0)
-    """Time that the transfer has, seconds for each GiB of memory and copied disks, one GiB at least; 0: no limit."""
-    stall_timeout_s: float = Field(0.0, ge=0)
-    """Time in which what remains must become less than it ever was, seconds; 0: no limit."""
-    on_timeout: OnTimeout = OnTimeout.ABORT
-
-    @property
-    def wants_post_copy(self) -> bool:
-        """Whether it must be made possible when the transfer starts."""
-        return self.post_copy_after_passes > 0 or self.on_timeout is OnTimeout.POST_COPY
-
-
-class Progressed(Frozen):
-    """What is remembered of a transfer from look to look, in its record: who adopts it goes on from there."""
-
-    began_at: float | None = None
-    """Seconds since the epoch, as all times here."""
-    least_bytes: int | None = None
-    """The least that ever remained."""
-    least_at: float = 0.0
-    step: int = 0
-    """How many of the policy's pauses were allowed."""
-    step_pass: int = 0
-    """The pass in which the last one was."""
-    paused_at: float | None = None
-    post_copy_at: float | None = None
-    aborted: bool = False
 
 
 class Action(Frozen):
@@ -104,6 +51,21 @@ def decide(policy: Convergence, kept: Progressed, job: JobStats, now: float) -> 
     return kept, None
 
 
+def standing(policy: Convergence, kept: Progressed) -> tuple[Action, ...]:
+    """What was decided so far and must be in force: who wrote it down may have died before doing it."""
+    if kept.aborted:
+        return (Action(kind="abort", why="decided before"),)
+    found = []
+    if 0 < kept.step <= len(policy.downtime_steps_ms):
+        step = policy.downtime_steps_ms[kept.step - 1]
+        found.append(Action(kind="downtime", downtime_ms=step, why="decided before"))
+    if kept.post_copy_at is not None:
+        found.append(Action(kind="post-copy", why="decided before"))
+    elif kept.paused_at is not None:
+        found.append(Action(kind="pause", why="decided before"))
+    return tuple(found)
+
+
 def _noted(kept: Progressed, job: JobStats, now: float) -> Progressed:
     remaining = job.memory_remaining + job.disk_remaining
     if kept.began_at is None:
@@ -117,8 +79,7 @@ def _late(policy: Convergence, kept: Progressed, job: JobStats, now: float) -> s
     """Which of the policy's times is over, in words; empty when none is."""
     begins = kept.paused_at if kept.paused_at is not None else kept.began_at
     patience = PATIENCE if kept.paused_at is not None else 1.0
-    size = max(1.0, (job.memory_total + job.disk_total) / GIB)
-    limit = policy.completion_s_per_gib * size * patience
+    limit = policy.time_for(job.memory_total + job.disk_total) * patience
     if limit and begins is not None and now - begins > limit:
         what = "standing still" if kept.paused_at is not None else "under way"
         return f"{what} for {now - begins:.0f} s, and the policy allows {limit:.0f} s"

@@ -18,6 +18,7 @@ from tasks.model.request import Method
 from tasks.model.run import Channel, ErrorInfo, JournalEntry, Progress
 from tasks.parallel import make_thread
 from tasks.planning.outcome import Outcome
+from tasks.steps.converging import Converging
 from tasks.steps.run import StepRun
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def _order(run: StepRun) -> TransferOrder:
         destination_xml=run.destination_xml(live),
         persistent_xml=run.destination_xml(inactive),
         bandwidth_mib_s=run.policy.bandwidth_mib_s,
-        max_downtime_ms=run.policy.max_downtime_ms,
+        max_downtime_ms=next(iter(run.policy.convergence.downtime_steps_ms), 0),
         auto_converge=run.policy.auto_converge,
         disks=tuple(copy.target for copy in copies),
         incremental=any(copy.backing for copy in copies),
@@ -107,7 +108,7 @@ class _Observer:
         self._started = self._moved_on = time.monotonic()
         self._last = JobStats(active=False, is_migration=False)
         self._settling_since: float | None = None
-        self._downtime_set = False
+        self._converging = Converging(run)
         self._ended = False
         """The call has returned, and both hosts were looked at since."""
 
@@ -126,7 +127,7 @@ class _Observer:
 
     def _at_its_beginning(self) -> bool:
         """Small disks are mirrored in less than a period, and libvirt's account of the end does not have them."""
-        if not self._downtime_set:
+        if not self._converging.begun:
             return True
         unseen = self._run.record.copies and not self._last.disk_total
         return bool(unseen) and time.monotonic() - self._started < LOOKS_CLOSELY_S
@@ -156,23 +157,11 @@ class _Observer:
         return outcome
 
     def _note(self, job: JobStats) -> None:
-        run = self._run
-        if not self._downtime_set:
-            self._downtime_set = run.hypervisor.set_max_downtime(run.source, run.uuid, run.policy.max_downtime_ms)
         if (job.memory_processed, job.disk_processed) != (self._last.memory_processed, self._last.disk_processed):
             self._moved_on = time.monotonic()
         self._last = job
-        stalled = time.monotonic() - self._moved_on > run.policy.stall_after_s
-        run.save(progress=progress_of(job), stalled=stalled, waiting_for=None)
-        limit = run.policy.completion_timeout_s
-        if limit and job.elapsed_ms > limit * 1000:
-            self._give_up(f"the transfer took longer than the policy's {limit:g} s")
-
-    def _give_up(self, message: str) -> None:
-        run = self._run
-        run.save(error=ErrorInfo(code="COMPLETION_TIMEOUT", message=message, hint="choose another policy and retry"))
-        run.lease.check()
-        run.hypervisor.abort_job(run.source, run.uuid)
+        stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s
+        self._converging.look(job, progress=progress_of(job), stalled=stalled, waiting_for=None)
 
     def _put_off(self, why: str) -> None:
         stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s

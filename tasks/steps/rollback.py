@@ -10,6 +10,7 @@ from tasks.model.errors import HypervisorError, OperatorMustFix, RetryLater
 from tasks.model.run import ErrorInfo, JournalEntry, State
 from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.planning.volume_name import parse_volume_mark
+from tasks.steps.converging import undo_pause
 from tasks.steps.devices import release_device
 from tasks.steps.directories import undo_probe
 from tasks.steps.live import SETTLING, watch
@@ -139,6 +140,7 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "window": close_window,
     "destination_device": release_device,
     "probe": undo_probe,
+    "source_pause": undo_pause,
     "destination_tpm": undo_tpm,
     "destination_tpm_state": undo_tpm_state,
     "destination_pool": undo_pool,

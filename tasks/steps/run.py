@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tasks.model.convergence import Convergence
 from tasks.model.cordon import Cordon
 from tasks.model.disks import NVRAM
 from tasks.model.domain import DomainView, Mark
@@ -57,11 +58,10 @@ class Limits:
 class Policy:
     """The convergence settings of one migration."""
 
-    max_downtime_ms: int
     bandwidth_mib_s: int
     auto_converge: bool
-    completion_timeout_s: float
     stall_after_s: float
+    convergence: Convergence
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.model.convergence import Progressed
 from tasks.model.errors import InvalidRequest, StaleOwner
 from tasks.model.remedies import NO_REMEDIES
 from tasks.model.request import Method, MigrationRequest, parse_id, parse_request
@@ -72,6 +73,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "started_at": None,
             "copies": (),
             "files": (),
+            "converging": Progressed(),
             "nvram": "",
             "tpm": "",
             "mounts": (),

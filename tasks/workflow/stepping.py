@@ -16,10 +16,11 @@ from tasks.model.errors import RetryLater, StaleOwner, StoreUnavailable, Vmferry
 from tasks.model.run import ErrorInfo, Progress, RunRecord, State, StepName, StepTiming
 from tasks.steps import finish, preflight, prepare, rollback, transfer, verify
 from tasks.steps.lease import Lease
-from tasks.steps.run import Limits, Policy, StepRun
+from tasks.steps.run import Limits, StepRun
 from tasks.steps.survey import STEPS
 from tasks.steps.verdict import CancelRequested, Detached, Forward, LeaseLost, Next, Requeue, Settle, Verdict
 from tasks.workflow.dispatch import dispatch, settle
+from tasks.workflow.policies import policy_of
 from tasks.workflow.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,6 @@ def _run_owned(runtime: Runtime, run: StepRun, name: StepName) -> Handled:
 
 def _step_run(runtime: Runtime, record: RunRecord, lease: Lease) -> StepRun:
     settings = runtime.settings
-    policy = settings.policy(record.request.policy)
     return StepRun(
         record=record,
         lease=lease,
@@ -110,7 +110,7 @@ def _step_run(runtime: Runtime, record: RunRecord, lease: Lease) -> StepRun:
         hypervisor=runtime.hypervisor,
         hosts=runtime.hosts,
         cordon_of=runtime.cordons.find,
-        policy=Policy(**policy.model_dump()),
+        policy=policy_of(settings.policy(record.request.policy), record.method),
         limits=Limits(settings.lease_s, settings.progress_period_s, settings.unreachable_timeout_s),
         stopping=runtime.stopping,
     )

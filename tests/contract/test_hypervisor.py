@@ -231,6 +231,18 @@ class TestDefinition:
             assert view is not None
             assert view.state is DomainState.RUNNING
 
+    def test_suspend(self, rig: Rig) -> None:
+        uuid = rig.make(rig.source, running=True)
+        for _ in range(2):
+            rig.hypervisor.suspend(rig.source, uuid)
+            view = rig.hypervisor.find_domain(rig.source, uuid)
+            assert view is not None
+            assert (view.state, view.reason) == (DomainState.PAUSED, 1)
+
+    def test_suspend_of_what_is_shut_off(self, rig: Rig) -> None:
+        uuid = rig.make(rig.source, running=False)
+        assert code_of(lambda: rig.hypervisor.suspend(rig.source, uuid), OperatorMustFix) == "OPERATION_INVALID"
+
     def test_resume_does_not_start(self, rig: Rig) -> None:
         uuid = rig.make(rig.source, running=False)
         assert code_of(lambda: rig.hypervisor.resume(rig.source, uuid), OperatorMustFix) == "OPERATION_INVALID"

@@ -12,6 +12,7 @@ from tasks.model.mark_xml import parse_mark
 from tasks.planning.mark_xml import with_mark, without_mark
 
 RUNNING_BOOTED = 1
+PAUSED_USER = 1
 RUNNING_MIGRATED = 2
 PAUSED_USER = 1
 PAUSED_MIGRATION = 2

@@ -431,6 +431,15 @@ class FakeHypervisor(FakePools, FakeNetworks):
         with self._asked("close_window", host, effect=True) as there:
             there.facts = replace(there.facts, pools=tuple(p for p in there.facts.pools if p.name != name))
 
+    def suspend(self, host: str, uuid: str) -> None:
+        """See the port."""
+        with self._asked("suspend", host, effect=True) as there:
+            domain = _demand(there, host, uuid)
+            if not domain.active:
+                raise OperatorMustFix("OPERATION_INVALID", f"{host}: domain is not running", "")
+            if domain.state is DomainState.RUNNING:
+                domain.state, domain.reason = DomainState.PAUSED, PAUSED_USER
+
     def resume(self, host: str, uuid: str) -> None:
         """See the port."""
         with self._asked("resume", host, effect=True) as there:

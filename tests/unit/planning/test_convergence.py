@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.model.convergence import GIB, Convergence, OnTimeout, Progressed
 from tasks.model.domain import JobStats
-from tasks.planning.convergence import GIB, PATIENCE, Action, Convergence, OnTimeout, Progressed, decide
+from tasks.planning.convergence import PATIENCE, Action, decide, standing
 
 JOB = JobStats(active=True, is_migration=True, memory_total=2 * GIB, memory_remaining=GIB)
 
@@ -106,3 +107,22 @@ def test_post_copy_after_passes() -> None:
     patient = policy.model_copy(update={"completion_s_per_gib": 0.0})
     done = follow(patient, [replace(JOB, memory_iteration=n) for n in range(9)])
     assert [(at, action.kind) for at, action in done] == [(4.0, "post-copy")]
+
+
+def test_who_adopts_it_does_again_what_may_not_have_been_done() -> None:
+    policy = Convergence(downtime_steps_ms=(50, 100), completion_s=10, on_timeout=OnTimeout.PAUSE)
+    assert standing(policy, Progressed()) == ()
+    assert [a.downtime_ms for a in standing(policy, Progressed(began_at=0, step=2))] == [100]
+    paused = standing(policy, Progressed(began_at=0, step=1, paused_at=11))
+    assert [a.kind for a in paused] == ["downtime", "pause"]
+    assert [a.kind for a in standing(policy, Progressed(began_at=0, step=1, paused_at=11, aborted=True))] == ["abort"]
+    # A policy whose steps were taken away meanwhile is no reason to fail.
+    assert standing(Convergence(downtime_steps_ms=()), Progressed(began_at=0, step=2)) == ()
+
+
+def test_the_shorter_time_counts() -> None:
+    assert Convergence(completion_s=10).time_for(4 * GIB) == 10
+    assert Convergence(completion_s_per_gib=4).time_for(4 * GIB) == 16
+    assert Convergence(completion_s=10, completion_s_per_gib=4).time_for(4 * GIB) == 10
+    assert Convergence(completion_s=100, completion_s_per_gib=4).time_for(GIB // 2) == 4
+    assert Convergence().time_for(GIB) == 0

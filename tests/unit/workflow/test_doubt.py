@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from tasks.model.convergence import Convergence
 from tasks.model.domain import DomainView
 from tasks.model.ports import Hypervisor
 from tasks.model.request import Method, MigrationRequest
@@ -37,7 +38,7 @@ def outcome_of(*looks: Look) -> tuple[Outcome, int]:
         store=cast("Store", None),
         hypervisor=cast("Hypervisor", hypervisor),
         hosts=("a", "b"),
-        policy=Policy(300, 0, auto_converge=False, completion_timeout_s=0, stall_after_s=60),
+        policy=Policy(0, auto_converge=False, stall_after_s=60, convergence=Convergence()),
         limits=Limits(12, 0.5, 300),
     )
     return run.outcome(), len(hypervisor.views) // 2

@@ -1,0 +1,27 @@
+"""A policy of the settings as the steps need it."""
+
+from __future__ import annotations
+
+from config.settings import PolicySettings
+from tasks.model.convergence import Convergence, OnTimeout
+from tasks.model.request import Method
+from tasks.steps.run import Policy
+
+
+def policy_of(settings: PolicySettings, method: Method | None) -> Policy:
+    """``method``: a guest that does not run while its memory is sent cannot be paused for it."""
+    last = settings.max_downtime_ms
+    convergence = Convergence(
+        downtime_steps_ms=(*(step for step in sorted(settings.downtime_steps_ms) if step < last), last),
+        passes_per_step=settings.passes_per_step,
+        completion_s=settings.completion_timeout_s,
+        completion_s_per_gib=settings.completion_s_per_gib,
+        stall_timeout_s=settings.stall_timeout_s,
+        on_timeout=OnTimeout(settings.on_timeout) if method is Method.LIVE else OnTimeout.ABORT,
+    )
+    return Policy(
+        bandwidth_mib_s=settings.bandwidth_mib_s,
+        auto_converge=settings.auto_converge,
+        stall_after_s=settings.stall_after_s,
+        convergence=convergence,
+    )
