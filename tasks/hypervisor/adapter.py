@@ -13,7 +13,7 @@ from tasks.hypervisor import snapshots as snapshot_calls
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
 from tasks.hypervisor.errors import translate, translate_transfer
-from tasks.hypervisor.facts import StaticFacts, read_facts, read_hostname
+from tasks.hypervisor.facts import StaticFacts, compare_cpu, read_facts, read_hostname
 from tasks.hypervisor.network_calls import NetworkCalls
 from tasks.hypervisor.pool_calls import PoolCalls
 from tasks.hypervisor.storage import file_exists
@@ -56,6 +56,12 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
             return read_facts(connection, host, self._static[host], pool.generation, **kind)
 
         return self._read(host, read)
+
+    def compare_cpu(
+        self, host: str, cpu_xml: str, *, virt_type: str = "", arch: str = "", emulator: str = "", machine: str = ""
+    ) -> bool | None:
+        """See the port."""
+        return self._read(host, lambda c: compare_cpu(c, cpu_xml, emulator, arch, machine, virt_type))
 
     def fetch_hostname(self, host: str) -> str:
         """See the port. Asked for once, as long as the daemon runs."""

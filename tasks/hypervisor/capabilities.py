@@ -53,6 +53,29 @@ def parse_guests(capabilities: etree._Element, arch: str) -> Guests:
     )
 
 
+def parse_nodes(capabilities: etree._Element) -> frozenset[int] | None:
+    """NUMA nodes (https://libvirt.org/formatcaps.html); None when there is no word of them."""
+    ids = [cell.get("id", "") for cell in capabilities.findall("host/topology/cells/cell")]
+    return frozenset(int(number) for number in ids if number.isdecimal()) or None
+
+
+def parse_page_sizes(capabilities: etree._Element) -> tuple[int, ...]:
+    """Sizes of huge pages that the host's CPUs have, KiB; the smallest are ordinary pages."""
+    sizes = {page.get("size", "") for page in capabilities.findall("host/cpu/pages") if page.get("unit") == "KiB"}
+    return tuple(sorted(int(size) for size in sizes if size.isdecimal()))[1:]
+
+
+def parse_tpm(capabilities: etree._Element) -> frozenset[str] | None:
+    """Versions of emulated TPMs in a domain's capabilities; None when they say nothing (before libvirt 8.10)."""
+    tpm = capabilities.find("devices/tpm")
+    if tpm is None:
+        return None
+    values = {enum.get("name"): {v.text or "" for v in enum.findall("value")} for enum in tpm.findall("enum")}
+    if tpm.get("supported") != "yes" or "emulator" not in values.get("backendModel", set()):
+        return frozenset()
+    return frozenset(values["backendVersion"]) if "backendVersion" in values else None
+
+
 def _aliases(element: etree._Element) -> dict[str, str]:
     found = ((machine.text, machine.get("canonical")) for machine in element.findall("machine"))
     return {name: exact for name, exact in found if name and exact}

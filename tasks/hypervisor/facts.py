@@ -9,7 +9,7 @@ from typing import Any
 import libvirt
 from lxml import etree
 
-from tasks.hypervisor.capabilities import parse_guests
+from tasks.hypervisor.capabilities import parse_guests, parse_nodes, parse_page_sizes, parse_tpm
 from tasks.hypervisor.connection import Connection, is_alive
 from tasks.hypervisor.named import read_nwfilters, read_secrets
 from tasks.hypervisor.networks import parse_network
@@ -93,7 +93,52 @@ def read_facts(
         virt_types=guests.virt_types,
         emulators=emulators,
         cpu_xml="" if cpu is None else etree.tostring(cpu, encoding="unicode"),
+        numa_nodes=parse_nodes(root),
+        free_hugepages=_free_hugepages(connection, root),
+        tpm_versions=static.get(
+            f"tpm {emulator} {arch} {virt_type}",
+            generation,
+            lambda: _tpm_versions(connection, emulator, arch or host_arch, virt_type),
+        ),
     )
+
+
+def _free_hugepages(connection: Connection, capabilities: etree._Element) -> dict[int, int] | None:
+    nodes, sizes = parse_nodes(capabilities), parse_page_sizes(capabilities)
+    if not nodes:
+        return None
+    found = dict.fromkeys(sizes, 0)
+    for size in sizes:
+        try:
+            free = connection.getFreePages([size], min(nodes), max(nodes) - min(nodes) + 1, 0)
+        except libvirt.libvirtError:
+            if not is_alive(connection):
+                raise
+            continue  # the CPUs have pages of this size, the kernel does not
+        found[size] = sum(int(count) for counts in free.values() for count in counts.values())
+    return found
+
+
+def _tpm_versions(connection: Connection, emulator: str, arch: str, virt_type: str) -> frozenset[str] | None:
+    try:
+        xml = connection.getDomainCapabilities(emulator or None, arch or None, None, virt_type or None)
+    except libvirt.libvirtError:
+        if not is_alive(connection):
+            raise
+        return None
+    return parse_tpm(_parse(xml))
+
+
+def compare_cpu(connection: Connection, cpu_xml: str, emulator: str, arch: str, machine: str, kind: str) -> bool | None:
+    """See the port."""
+    asked = (emulator or None, arch or None, machine or None, kind or None)
+    try:
+        result = connection.compareHypervisorCPU(*asked, cpu_xml, 0)
+    except libvirt.libvirtError:
+        if not is_alive(connection):
+            raise
+        return None
+    return int(result) in (libvirt.VIR_CPU_COMPARE_IDENTICAL, libvirt.VIR_CPU_COMPARE_SUPERSET)
 
 
 def read_networks(connection: Connection) -> tuple[Network, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -177,6 +177,8 @@ class Domain:
     arch: str | None
     emulator: str | None
     cpu_mode: str | None
+    cpu_xml: str = field(default="", kw_only=True)
+    """The definition's CPU element; empty when it has none."""
     nvram: str | None = None
     loader: str | None = None
     disks: tuple[Disk, ...] = ()

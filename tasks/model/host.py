@@ -68,6 +68,12 @@ class HostFacts:
     emulators: frozenset[str] = frozenset()
     cpu_xml: str = ""
     """Host CPU element of the capabilities."""
+    numa_nodes: frozenset[int] | None = None
+    """Its NUMA nodes; None when it does not say."""
+    free_hugepages: Mapping[int, int] | None = None
+    """Size in KiB -> huge pages of it that are free, of all nodes together; None when it does not say."""
+    tpm_versions: frozenset[str] | None = None
+    """Versions of emulated TPMs that it offers; None when it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

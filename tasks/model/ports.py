@@ -53,6 +53,11 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def fetch_facts(self, host: str, *, virt_type: str = "", arch: str = "", emulator: str = "") -> HostFacts:
         """One look at a host; machines are those of the given type, architecture and emulator."""
 
+    def compare_cpu(
+        self, host: str, cpu_xml: str, *, virt_type: str = "", arch: str = "", emulator: str = "", machine: str = ""
+    ) -> bool | None:
+        """Whether the host's hypervisor can provide a definition's CPU element; None when libvirt cannot tell."""
+
     def fetch_hostname(self, host: str) -> str:
         """What the host's libvirt calls its host."""
 

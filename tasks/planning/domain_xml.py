@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lxml import etree
+
 from tasks.model.domain import Disk, Domain, Graphics, Interface
 from tasks.planning.addresses import pci_address
 from tasks.planning.resources import resources_of
@@ -57,6 +59,7 @@ def parse_domain(xml: str) -> Domain:
         arch=attribute_of(root, "os/type", "arch"),
         emulator=text_of(root, "devices/emulator"),
         cpu_mode=attribute_of(root, "cpu", "mode"),
+        cpu_xml=_cpu(root),
         nvram=_nvram(root),
         loader=text_of(root, "os/loader"),
         disks=tuple(_disk(d) for d in root.findall("devices/disk")),
@@ -71,13 +74,14 @@ def parse_domain(xml: str) -> Domain:
 
 def memory_kib(element: Element | None) -> int:
     """A scaled integer in KiB, rounded up as libvirt does; 0 when it cannot be read."""
-    if element is None:
-        return 0
-    digits = re.fullmatch(r"\s*([0-9]{1,20})\s*", element.text or "")
-    factor = _UNITS.get((element.get("unit") or "KiB").strip().lower())
-    if digits is None or factor is None:
-        return 0
-    return -(-int(digits[1]) * factor // 1024)
+    return 0 if element is None else scaled_kib(element.text or "", element.get("unit") or "KiB")
+
+
+def scaled_kib(number: str, unit: str) -> int:
+    """A number with its unit in KiB, rounded up; 0 when it cannot be read."""
+    digits = re.fullmatch(r"\s*([0-9]{1,20})\s*", number)
+    factor = _UNITS.get(unit.strip().lower())
+    return 0 if digits is None or factor is None else -(-int(digits[1]) * factor // 1024)
 
 
 def _total_memory_kib(root: Element) -> int:
@@ -102,6 +106,12 @@ def _nvram(root: Element) -> str | None:
         or attribute_of(root, "os/nvram/source", "dev")
         or attribute_of(root, "os/varstore", "path")
     )
+
+
+def _cpu(root: Element) -> str:
+    """What is below it that libvirt compares; NUMA cells and cache are the guest's own affair."""
+    cpu = root.find("cpu")
+    return "" if cpu is None else etree.tostring(cpu, encoding="unicode", with_tail=False)
 
 
 def _tpm(root: Element) -> str:

@@ -56,6 +56,8 @@ class Situation:
     """What the remedies asked for do; the rest of the situation is as it is with that done."""
     notes: tuple[Finding, ...] = ()
     """What they say."""
+    cpu_fits: bool | None = None
+    """Whether the destination can provide the VM's CPU; None when nobody can say, or the CPU follows the host's."""
     cordon: Cordon | None = None
     """Why the destination takes no VMs."""
     mark: Mark | None = None

@@ -91,6 +91,7 @@ def _look(
     with ContextPool(max_workers=4) as pool:
         source = pool.submit(hypervisor.fetch_facts, view.host, **kind)
         destination = pool.submit(hypervisor.fetch_facts, request.destination, **kind)
+        cpu = pool.submit(_compare_cpu, hypervisor, request.destination, view, how, live, inactive or live)
         there = pool.submit(_on_destination, hypervisor, request.destination, view)
         macs = pool.submit(_mac_users, hypervisor, request.destination, view, (live, inactive) if inactive else (live,))
         media = _media(hypervisor, request.destination, (live, inactive) if inactive else (live,))
@@ -109,7 +110,24 @@ def _look(
             destination=destination.result(),
             media=media,
             mac_users=macs.result(),
+            cpu_fits=cpu.result(),
         )
+
+
+def _compare_cpu(
+    hypervisor: Hypervisor, destination: str, view: DomainView, how: MethodChoice, live: Domain, inactive: Domain
+) -> bool | None:
+    """Of a VM that goes with its memory the CPU that it runs with; else the one that it would start with."""
+    domain = live if how.method.carries_memory else inactive
+    if domain.cpu_mode != "custom":
+        return None
+    # What a running VM was given in the end, features included, only this form of its definition says.
+    memory = how.method.carries_memory
+    xml = (
+        parse_domain(hypervisor.fetch_xml(view.host, view.uuid, migratable=True)).cpu_xml if memory else domain.cpu_xml
+    )
+    kind = {"virt_type": domain.virt_type, "arch": domain.arch or "", "emulator": domain.emulator or ""}
+    return hypervisor.compare_cpu(destination, xml, machine=domain.machine or "", **kind)
 
 
 def _measure(hypervisor: Hypervisor, situation: Situation) -> Situation:

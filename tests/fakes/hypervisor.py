@@ -148,6 +148,20 @@ class FakeHypervisor(FakePools, FakeNetworks):
         with self._asked("fetch_facts", host) as there:
             return there.facts
 
+    def compare_cpu(
+        self,
+        host: str,
+        cpu_xml: str,
+        *,
+        virt_type: str = "",  # noqa: ARG002
+        arch: str = "",  # noqa: ARG002
+        emulator: str = "",  # noqa: ARG002
+        machine: str = "",  # noqa: ARG002
+    ) -> bool | None:
+        """See the port. Its hosts have every CPU but one."""
+        with self._asked("compare_cpu", host):
+            return "Skylake-Server" not in cpu_xml if "<model" in cpu_xml else None
+
     def fetch_hostname(self, host: str) -> str:
         """See the port."""
         with self._asked("fetch_hostname", host) as there:

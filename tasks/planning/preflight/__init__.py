@@ -86,6 +86,7 @@ DESCRIPTIONS: dict[str, str] = {code: text for rule in RULES for code, text in r
 
 ACCEPTABLE = frozenset(
     {
+        "CPU_INCOMPATIBLE",
         "DEVICE_NOT_EMPTY",
         "DISK_SHARING_UNPROVEN",
         "FILESYSTEM_NOT_SHARED",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from tasks.model.domain import Resource
 from tasks.model.finding import Finding, blocker, info, warning
+from tasks.planning.domain_xml import scaled_kib
 from tasks.planning.preflight.registry import blocker_if, rule
 from tasks.planning.situation import Situation
 
@@ -34,6 +36,7 @@ def check_memory(s: Situation) -> list[Finding]:
 @rule(
     VCPUS_OVERCOMMITTED="The VM has more virtual CPUs than the destination has CPUs.",
     PINNED_CPU_MISSING="The VM is bound to host CPUs that the destination does not have.",
+    PINNED_NODE_MISSING="The VM is bound to NUMA nodes that the destination does not have.",
     PINNED_NODE_UNSEEN="The VM is bound to NUMA nodes; whether the destination has them cannot be seen.",
 )
 def check_cpus(s: Situation) -> list[Finding]:
@@ -44,17 +47,33 @@ def check_cpus(s: Situation) -> list[Finding]:
         message = f"{s.view.name} has {wanted} virtual CPUs, {s.destination.name} has {have} CPUs"
         findings.append(warning("VCPUS_OVERCOMMITTED", message, "expect it to be slow there"))
     for found in s.resources("host-cpus"):
-        highest = max((int(n) for n in re.findall(r"[0-9]{1,9}", found.value)), default=0)
-        if 0 < have <= highest:
+        if 0 < have <= _highest(found.value):
             message = f"the definition binds to host CPUs {found.value}, and {s.destination.name} has 0-{have - 1}"
             findings.append(blocker("PINNED_CPU_MISSING", message, "change the binding: virsh vcpupin, emulatorpin"))
-    for found in s.resources("host-nodes"):
-        message = f"the definition binds memory to NUMA nodes {found.value} of the host"
-        findings.append(warning("PINNED_NODE_UNSEEN", message, f"compare with virsh capabilities {s.destination.name}"))
-    return findings
+    return findings + [_pinned_node(s, found.value) for found in s.resources("host-nodes") if _lacks_node(s, found)]
+
+
+def _lacks_node(s: Situation, found: Resource) -> bool:
+    nodes = s.destination.numa_nodes
+    return nodes is None or _highest(found.value) > max(nodes, default=0)
+
+
+def _pinned_node(s: Situation, value: str) -> Finding:
+    nodes = s.destination.numa_nodes
+    message = f"the definition binds memory to NUMA nodes {value} of the host"
+    if nodes is None:
+        return warning("PINNED_NODE_UNSEEN", message, f"compare with virsh capabilities of {s.destination.name}")
+    have = ", ".join(str(node) for node in sorted(nodes))
+    return blocker("PINNED_NODE_MISSING", f"{message}, and {s.destination.name} has {have}", "virsh numatune")
+
+
+def _highest(numbers: str) -> int:
+    """The highest one of a list like ``0-3,^2``."""
+    return max((int(n) for n in re.findall(r"[0-9]{1,9}", numbers)), default=0)
 
 
 @rule(
+    HUGEPAGES_TOO_FEW="The VM uses huge pages, and the destination has too few of them free.",
     HUGEPAGES_UNSEEN="The VM uses huge pages; whether the destination has enough of them free cannot be seen.",
 )
 def check_hugepages(s: Situation) -> list[Finding]:
@@ -63,7 +82,23 @@ def check_hugepages(s: Situation) -> list[Finding]:
     if not sizes:
         return []
     message = f"{s.view.name} uses huge pages ({', '.join(sizes)}), which {s.destination.name} must have free"
+    size, free = _page_kib(sizes), s.destination.free_hugepages
+    if size and free is not None:
+        needed = -(-max(d.memory_kib for d in s.definitions) // size)
+        if free.get(size, 0) >= needed:
+            return []
+        message = f"{s.view.name} needs {needed} huge pages of {size} KiB, and {s.destination.name} has "
+        message += f"{free.get(size, 0)} free"
+        hint = f"set more aside there: virsh allocpages {size}KiB {needed}"
+        return [blocker_if(s.carries_memory, "HUGEPAGES_TOO_FEW", message, hint)]
     return [warning("HUGEPAGES_UNSEEN", message, f"virsh freepages --all on {s.destination.name}")]
+
+
+def _page_kib(sizes: list[str]) -> int:
+    """The one size that is named, KiB; 0 when several are, or the host's default, which libvirt does not tell."""
+    if len(sizes) != 1 or sizes[0] == "default":
+        return 0
+    return scaled_kib(*sizes[0].split(" ", 1))
 
 
 @rule(
@@ -150,6 +185,7 @@ def _version(number: int) -> str:
 @rule(
     CPU_HOST_PASSTHROUGH="The guest sees the host's own CPU: a different one on the destination may crash it.",
     CPU_FOLLOWS_HOST="The guest's CPU is modelled on the host's and will change at its next start.",
+    CPU_INCOMPATIBLE="The destination cannot provide the guest's CPU, as its libvirt says.",
 )
 def check_cpu_model(s: Situation) -> list[Finding]:
     """libvirt compares nothing for host-passthrough."""
@@ -162,4 +198,8 @@ def check_cpu_model(s: Situation) -> list[Finding]:
     if "host-model" in modes:
         message = f"{s.view.name} takes its CPU model from its host: from {s.destination.name} at its next start"
         return [info("CPU_FOLLOWS_HOST", message)]
+    if s.cpu_fits is False:
+        message = f"{s.destination.name} cannot provide the CPU of {s.view.name}, some of its features at least"
+        hint = f"compare: virsh hypervisor-cpu-compare on {s.destination.name}; a model that all hosts have is safest"
+        return [blocker("CPU_INCOMPATIBLE", message, hint)]
     return []

@@ -39,14 +39,26 @@ def nvram_of(s: Situation) -> str | None:
     TPM_STATE_NOT_COPIED="The emulated TPM's state is in files of the source, which cannot be copied this way.",
     TPM_STATE_LEFT_ON_SOURCE="The emulated TPM's state goes along with the memory; its old files stay on the source.",
     TPM_IS_HOST_DEVICE="The TPM is a device of the host.",
+    TPM_UNSUPPORTED="The destination offers no emulated TPM of this version.",
 )
 def check_tpm(s: Situation) -> list[Finding]:
     """The state is in the live stream; without it, whatever the guest sealed (disk keys) is lost."""
     device = next((r.value for r in s.resources("tpm")), None)
     if device is not None:
         return [blocker("TPM_IS_HOST_DEVICE", f"the TPM is {device} of {s.source.name}", "detach it")]
-    if not any(d.tpm for d in s.definitions):
+    wanted, offered = {d.tpm for d in s.definitions if d.tpm}, s.destination.tpm_versions
+    if not wanted:
         return []
+    return _lacking(s, wanted - offered if offered is not None else set()) + _tpm_state(s)
+
+
+def _lacking(s: Situation, versions: set[str]) -> list[Finding]:
+    hint = f"install swtpm and swtpm-tools on {s.destination.name}"
+    message = f"{s.destination.name} offers no emulated TPM of version {{}}"
+    return [blocker("TPM_UNSUPPORTED", message.format(version), hint) for version in sorted(versions)]
+
+
+def _tpm_state(s: Situation) -> list[Finding]:
     if s.live:
         message = f"the TPM's state is moved; its files stay on {s.source.name} as they are"
         return [info("TPM_STATE_LEFT_ON_SOURCE", message, f"swtpm must be installed on {s.destination.name}")]

@@ -85,6 +85,8 @@ NVRAM = "<nvram>/var/lib/libvirt/qemu/nvram/web_VARS.fd</nvram>"
 SHARED_NVRAM = f"<nvram>{SHARED}/web_VARS.fd</nvram>"
 TPM = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
 TPM_ELSEWHERE = "<tpm><backend type='emulator' version='2.0'><source type='dir' path='/srv/tpm'/></backend></tpm>"
+NODE_1 = "<numatune><memory mode='strict' nodeset='1'/></numatune>"
+HUGE = "<memoryBacking><hugepages><page size='2' unit='MiB'/></hugepages></memoryBacking>"
 PCI_ADDRESS = "<address domain='0' bus='1' slot='2' function='0'/>"
 PCI = f"<hostdev mode='subsystem' type='pci'><source>{PCI_ADDRESS}</source></hostdev>"
 P9 = "<filesystem type='mount'><source dir='{}'/><target dir='tag'/></filesystem>"
@@ -446,8 +448,29 @@ CASES = [
         extra("<cputune><vcpupin vcpu='0' cpuset='2-4'/></cputune>"),
         extra("<cputune><vcpupin vcpu='0' cpuset='2-3'/></cputune>"),
     ),
-    Case("PINNED_NODE_UNSEEN", W, extra("<numatune><memory mode='strict' nodeset='1'/></numatune>"), OK),
+    Case(
+        "PINNED_NODE_UNSEEN", W, extra(NODE_1), extra(NODE_1, destination=facts("beta", numa_nodes=frozenset({0, 1})))
+    ),
+    Case(
+        "PINNED_NODE_MISSING",
+        B,
+        extra(NODE_1, destination=facts("beta", numa_nodes=frozenset({0}))),
+        extra(NODE_1, destination=facts("beta", numa_nodes=frozenset({0, 1}))),
+    ),
     Case("HUGEPAGES_UNSEEN", W, extra("<memoryBacking><hugepages/></memoryBacking>"), OK),
+    Case(
+        "HUGEPAGES_TOO_FEW",
+        B,
+        extra(HUGE, destination=facts("beta", free_hugepages={2048: 255})),
+        extra(HUGE, destination=facts("beta", free_hugepages={2048: 256})),
+    ),
+    Case(
+        "TPM_UNSUPPORTED",
+        B,
+        dev(TPM, destination=facts("beta", tpm_versions=frozenset({"1.2"}))),
+        dev(TPM, destination=facts("beta", tpm_versions=frozenset({"2.0"}))),
+    ),
+    Case("CPU_INCOMPATIBLE", B, situation(cpu_fits=False), situation(cpu_fits=True)),
     Case("CPU_HOST_PASSTHROUGH", W, extra("<cpu mode='host-passthrough'/>"), extra("<cpu mode='custom'/>")),
     Case("CPU_FOLLOWS_HOST", I, extra("<cpu mode='host-model'/>"), extra("<cpu mode='custom'/>")),
     # Connections
