@@ -1,0 +1,273 @@
+"""What preflight refuses is put to libvirt itself: it refuses it too, or the case says why preflight is stricter.
+
+libvirt is asked as ``virsh migrate`` asks it: peer to peer, without any unsafe flag, with the definition as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import libvirt
+import pytest
+
+from tasks.model.finding import Severity
+from tasks.parallel import make_thread
+from tests.lab import Guest, Lab
+from tests.lab.devices import add_device, remove_device
+from tests.lab.shell import until
+from tests.scenarios.stack import Stack, stack
+
+pytestmark = pytest.mark.lab
+
+LIVE = libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_LIVE
+OFFLINE = libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_OFFLINE
+STARTS_NO_MORE = "libvirt moves a definition that cannot be started on the destination"
+OTHER = "<domain type='qemu'><name>{}</name><uuid>{}</uuid><memory>32768</memory><os><type>hvm</type></os></domain>"
+OTHER_UUID = "7d1c0f6e-0000-4000-8000-0000000000a9"
+NETWORK = "<network><name>only-here</name><forward mode='bridge'/><bridge name='br0'/></network>"
+ISO = "/var/lib/libvirt/images/agree.iso"
+CDROM = f"<disk type='file' device='cdrom'><source file='{ISO}'/><target dev='sda' bus='sata'/><readonly/></disk>"
+SHMEM = "<shmem name='agree'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>"
+ONLY_POOL = "/var/lib/libvirt/only"
+VOLUME = (
+    "<disk type='volume' device='disk'><source pool='only-pool' volume='disk'/><target dev='vdb' bus='virtio'/></disk>"
+)
+
+
+def card(type_: str, source: str) -> str:
+    return f"<interface type='{type_}'><source {source}/><model type='virtio'/></interface>"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One flaw. ``error`` is libvirt's answer; None with ``stricter``: it takes the VM all the same."""
+
+    code: str
+    error: int | None = None
+    stricter: str = ""
+    start: str = "running"
+    options: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
+    change: tuple[str, str] = ("", "")
+    """What is replaced in the definition, by what."""
+    around: Callable[[Lab], AbstractContextManager[Any]] = lambda lab: nullcontext()  # noqa: ARG005
+    """Made before the guest."""
+    beside: Callable[[Lab, Guest], AbstractContextManager[Any]] = lambda lab, guest: nullcontext()  # noqa: ARG005
+    """Made when the guest is there."""
+    name: str = ""
+    severity: Severity = Severity.BLOCKER
+
+    def __str__(self) -> str:
+        return self.name or f"{self.code}-{self.start}"
+
+
+@contextmanager
+def network_here(lab: Lab) -> Iterator[None]:
+    """Alpha has a libvirt network that nobody else has."""
+    with contextlib.closing(lab.host("alpha").connect()) as conn:
+        made = conn.networkDefineXML(NETWORK)
+        made.create()
+        try:
+            yield
+        finally:
+            libvirt.virNetwork.destroy(made)
+            made.undefine()
+
+
+@contextmanager
+def bridge_here(lab: Lab) -> Iterator[None]:
+    """The same with a bridge."""
+    lab.host("alpha").run(["ip", "link", "add", "only-br", "type", "bridge"])
+    try:
+        yield
+    finally:
+        lab.host("alpha").run(["ip", "link", "del", "only-br"])
+
+
+@contextmanager
+def iso_here(lab: Lab) -> Iterator[None]:
+    """The same with an image for a drive."""
+    file = lab.host("alpha").root / ISO.lstrip("/")
+    file.write_bytes(bytes(1 << 20))
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
+@contextmanager
+def pool_here(lab: Lab) -> Iterator[None]:
+    """The same with a pool that has a volume."""
+    folder = lab.host("alpha").root / ONLY_POOL.lstrip("/")
+    folder.mkdir()
+    with contextlib.closing(lab.host("alpha").connect()) as conn:
+        xml = f"<pool type='dir'><name>only-pool</name><target><path>{ONLY_POOL}</path></target></pool>"
+        pool = conn.storagePoolCreateXML(xml, 0)
+        pool.createXML("<volume><name>disk</name><capacity unit='MiB'>4</capacity></volume>", 0)
+        try:
+            yield
+        finally:
+            libvirt.virStoragePool.destroy(pool)
+            shutil.rmtree(folder)
+
+
+def defined_there(name: str, uuid: str) -> Callable[[Lab, Guest], AbstractContextManager[Any]]:
+    """Beta has a domain of this name and UUID already; empty: the guest's."""
+
+    @contextmanager
+    def make(lab: Lab, guest: Guest) -> Iterator[None]:
+        with contextlib.closing(lab.host("beta").connect()) as conn:
+            there = conn.defineXML(OTHER.format(name or guest.name, uuid or guest.uuid))
+            try:
+                yield
+            finally:
+                there.undefine()
+
+    return make
+
+
+@contextmanager
+def with_snapshot(lab: Lab, guest: Guest) -> Iterator[None]:
+    """It has an internal snapshot that libvirt knows of."""
+    with contextlib.closing(lab.host("alpha").connect()) as conn:
+        conn.lookupByUUIDString(guest.uuid).snapshotCreateXML("<domainsnapshot><name>one</name></domainsnapshot>")
+    yield
+
+
+@contextmanager
+def moving_already(lab: Lab, guest: Guest) -> Iterator[None]:
+    """Somebody moves it by hand, slowly."""
+    conn = lab.host("alpha").connect()
+    domain = conn.lookupByUUIDString(guest.uuid)
+    uri = lab.host("gamma").peer_uri("tcp")
+
+    def move() -> None:
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.migrateToURI3(uri, {libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: 1}, LIVE)
+
+    thread = make_thread(move, "by-hand")
+    thread.start()
+    with contextlib.closing(lab.host("alpha").connect()) as other:
+        same = other.lookupByUUIDString(guest.uuid)
+        until(lambda: same.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE, 10, "the other migration does not begin")
+        try:
+            yield
+        finally:
+            same.abortJob()
+            thread.join(20)
+            conn.close()
+
+
+@contextmanager
+def device_there(lab: Lab, guest: Guest) -> Iterator[None]:
+    """Beta has a device at the same place, which is another one."""
+    add_device(lab.host("beta"), guest.volume, guest.options.disk_mib)
+    try:
+        yield
+    finally:
+        remove_device(lab.host("beta"), guest.volume)
+
+
+SHARED = {"storage": "shared"}
+CASES = [
+    Case("DISK_NOT_SHARED", libvirt.VIR_ERR_MIGRATE_UNSAFE, options={"disk": "local"}, asked=SHARED),
+    Case("DISK_NOT_SHARED", stricter=STARTS_NO_MORE, start="off", options={"disk": "local"}, asked=SHARED),
+    Case(
+        "DISK_SHARING_UNPROVEN",
+        stricter="libvirt takes any block device for the same one, whatever is behind it",
+        options={"disk": "devices", "disk_format": "raw"},
+        asked=SHARED,
+        beside=device_there,
+    ),
+    Case("MEDIUM_MISSING", libvirt.VIR_ERR_SYSTEM_ERROR, options={"extra_xml": CDROM}, around=iso_here),
+    Case("MEDIUM_MISSING", stricter=STARTS_NO_MORE, start="off", options={"extra_xml": CDROM}, around=iso_here),
+    Case(
+        "NETWORK_MISSING",
+        libvirt.VIR_ERR_NO_NETWORK,
+        options={"extra_xml": card("network", "network='only-here'")},
+        around=network_here,
+    ),
+    Case(
+        "NETWORK_MISSING",
+        stricter=STARTS_NO_MORE,
+        start="off",
+        options={"extra_xml": card("network", "network='only-here'")},
+        around=network_here,
+    ),
+    Case(
+        "BRIDGE_MISSING",
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+        options={"extra_xml": card("bridge", "bridge='only-br'")},
+        around=bridge_here,
+    ),
+    Case(
+        "GRAPHICS_LISTEN_ADDRESS",
+        libvirt.VIR_ERR_INTERNAL_ERROR,
+        options={"extra_xml": "<graphics type='vnc' port='-1' autoport='yes' listen='10.88.0.11'/>"},
+        severity=Severity.WARNING,  # which addresses a host has libvirt tells nobody
+    ),
+    Case("DESTINATION_HAS_SAME_NAME", libvirt.VIR_ERR_OPERATION_FAILED, beside=defined_there("", OTHER_UUID)),
+    Case("DESTINATION_HAS_SAME_UUID", libvirt.VIR_ERR_OPERATION_FAILED, beside=defined_there("another", "")),
+    Case(
+        "DESTINATION_HAS_SAME_UUID",
+        stricter="libvirt writes over a definition of the same name and UUID",
+        beside=defined_there("", ""),
+        name="DEFINED_ON_DESTINATION",
+    ),
+    Case("HAS_SNAPSHOTS", libvirt.VIR_ERR_OPERATION_INVALID, beside=with_snapshot),
+    Case("JOB_ACTIVE", libvirt.VIR_ERR_OPERATION_INVALID, options={"fill_mib": 24}, beside=moving_already),
+    Case("SHARED_MEMORY", libvirt.VIR_ERR_OPERATION_INVALID, options={"extra_xml": SHMEM}),
+    Case(
+        "POOL_MISSING",
+        libvirt.VIR_ERR_MIGRATE_UNSAFE,
+        options={"extra_xml": VOLUME},
+        asked=SHARED,
+        around=pool_here,
+    ),
+    Case(
+        "CPU_INCOMPATIBLE",
+        stricter="with check='none' features that are not there are left out without a word",
+        change=("qemu64", "EPYC"),
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack(lab, tmp_path_factory.mktemp("agreement")) as made:
+        yield made
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_libvirt_agrees(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest], case: Case, request: pytest.FixtureRequest
+) -> None:
+    assert (case.error is None) == bool(case.stricter)
+    with ExitStack() as held:
+        held.enter_context(case.around(lab))
+        guest = make_guest(f"agree-{request.node.callspec.indices['case']}", start="off", **case.options)
+        held.callback(guest.remove)
+        with contextlib.closing(lab.host("alpha").connect()) as conn:
+            domain = conn.defineXML(guest.xml.replace(*case.change))
+            if case.start == "running":
+                domain.create()
+                guest.wait_ticking()
+            held.enter_context(case.beside(lab, guest))
+            plan = running.client.plan({"vm": guest.name, "destination": "beta"} | case.asked)
+            print(*plan.findings, sep="\n")
+            assert (case.code, case.severity) in [(f.code, f.severity) for f in plan.findings]
+            assert _ask(domain, lab, LIVE if case.start == "running" else OFFLINE) == case.error
+
+
+def _ask(domain: libvirt.virDomain, lab: Lab, flags: int) -> int | None:
+    try:
+        domain.migrateToURI3(lab.host("beta").peer_uri("tcp"), {}, flags)
+    except libvirt.libvirtError as error:
+        print(error.get_error_code(), error)
+        return int(error.get_error_code())
+    return None
