@@ -261,6 +261,10 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
         """See the port."""
         self._change(host, lambda connection: volumes.close_window(connection, name))
 
+    def ping_agent(self, host: str, uuid: str, timeout_s: int) -> bool:
+        """See the port."""
+        return self._read(host, lambda connection: guest.ping_agent(guest.demand(connection, uuid), timeout_s))
+
     def suspend(self, host: str, uuid: str) -> None:
         """See the port."""
         self._change(host, lambda connection: guest.suspend(guest.demand(connection, uuid)))

@@ -6,6 +6,7 @@ import uuid as uuid_module
 from typing import Any
 
 import libvirt
+import libvirt_qemu
 from lxml import etree
 
 from tasks.hypervisor.connection import Connection
@@ -16,6 +17,17 @@ from tasks.model.mark_xml import MARK_PREFIX, MARK_URI, mark_element, parse_mark
 
 LOOKS = 5
 KEEP_TPM_SINCE = 8_009_000
+NO_AGENT = frozenset(
+    {
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+        libvirt.VIR_ERR_AGENT_UNSYNCED,
+        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,  # no agent is configured
+        libvirt.VIR_ERR_OPERATION_INVALID,  # not running
+        libvirt.VIR_ERR_INTERNAL_ERROR,  # an agent whose answer is none
+        libvirt.VIR_ERR_NO_SUPPORT,
+    }
+)
+"""Errors that mean: no agent answers."""
 CHANGED_MEANWHILE = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID})
 NONE_THERE = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_METADATA})
 
@@ -178,6 +190,18 @@ def undefine(connection: Connection, host: str, uuid: str, *, snapshots: bool) -
     if domain.isActive():
         raise OperatorMustFix("DOMAIN_ACTIVE", f"{host}: {domain.name()} is active", "only a shut off VM is removed")
     domain.undefineFlags(flags)
+
+
+def ping_agent(domain: Any, timeout_s: int) -> bool:
+    """Ask the agent for a sign of life. With its own time limit: libvirt's other calls wait for ever for an agent that
+    answers the first word and no more."""
+    try:
+        libvirt_qemu.qemuAgentCommand(domain, '{"execute":"guest-ping"}', timeout_s, 0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in NO_AGENT:
+            return False
+        raise
+    return True
 
 
 def suspend(domain: Any) -> None:

@@ -186,6 +186,8 @@ class Domain:
     graphics: tuple[Graphics, ...] = ()
     tpm: str = ""
     """Version of an emulated TPM (``2.0``, ``1.2``), which keeps state on the host; empty: there is none."""
+    agent: bool = False
+    """A guest agent is connected."""
     hostdevs: tuple[str, ...] = ()
     """Type of each host device passed through."""
     console_paths: tuple[str, ...] = ()

@@ -63,6 +63,8 @@ class Plan(Frozen):
     """Network file systems that disks stay on, with what is done for them on the destination."""
     nvram: str = ""
     """File of the source with the UEFI variables, when they would be copied."""
+    agent: bool = False
+    """A guest agent is connected, which is asked again on the destination."""
     tpm: str = ""
     """Directory of an emulated TPM's state, when it would be copied."""
     files: tuple[FileCopy, ...] = ()

@@ -186,6 +186,9 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def close_window(self, host: str, name: str) -> None:
         """End a transient pool; its directory stays as it is. No error when there is none."""
 
+    def ping_agent(self, host: str, uuid: str, timeout_s: int) -> bool:
+        """Whether a guest agent answers within so many seconds; False when the domain has none, or does not run."""
+
     def suspend(self, host: str, uuid: str) -> None:
         """Pause a running domain; nothing to do when it is paused. The job of a migration goes on, and the destination
         lets the domain run when it has arrived."""

@@ -229,6 +229,8 @@ class RunRecord(Control):
     """Disks that are copied; the others stay where they are."""
     nvram: str = ""
     """File of the source with the UEFI variables, when they are copied."""
+    agent: bool = False
+    """A guest agent was connected before it went: *verify* asks it."""
     tpm: str = ""
     """Directory of an emulated TPM's state, on both hosts, when it is copied."""
     files: tuple[FileCopy, ...] = ()

@@ -66,6 +66,7 @@ def parse_domain(xml: str) -> Domain:
         interfaces=tuple(_interface(i) for i in root.findall("devices/interface")),
         graphics=tuple(_graphics(g) for g in root.findall("devices/graphics")),
         tpm=_tpm(root),
+        agent=_has_agent(root),
         hostdevs=_hostdevs(root),
         console_paths=_console_paths(root),
         resources=resources_of(root),
@@ -118,6 +119,12 @@ def _tpm(root: Element) -> str:
     """libvirt writes the version of every definition that it has taken; its default is 2.0 since 7.0."""
     backend = next((b for b in root.findall("devices/tpm/backend") if b.get("type") == "emulator"), None)
     return "" if backend is None else backend.get("version") or "2.0"
+
+
+def _has_agent(root: Element) -> bool:
+    """libvirt says whether something in the guest has opened the agent's channel."""
+    found = [c for c in root.findall("devices/channel/target") if c.get("name") == "org.qemu.guest_agent.0"]
+    return any(channel.get("state") == "connected" for channel in found)
 
 
 def _disk(disk: Element) -> Disk:

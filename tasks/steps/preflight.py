@@ -39,6 +39,7 @@ def run(run: StepRun) -> Verdict:
         "mounts": plan.mounts,
         "nvram": plan.nvram,
         "tpm": plan.tpm,
+        "agent": plan.agent,
         "files": plan.files,
         "remedied": plan.remedied,
     }

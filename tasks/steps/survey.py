@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tasks.model.cordon import Cordon
 from tasks.model.disks import DiskCopy, ImageFile, Volume
-from tasks.model.domain import Domain, DomainView, Mark
+from tasks.model.domain import Domain, DomainState, DomainView, Mark
 from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan, is_allowed
 from tasks.model.pools import PoolAction
@@ -233,6 +233,7 @@ def _plan(s: Situation, reason: str) -> Plan:
         copies=copies,
         outlook=outlook(s, copies),
         nvram="" if s.live else firmware.nvram_of(s) or "",
+        agent=s.live and s.domain.agent and s.view.state is not DomainState.PAUSED,
         tpm="" if s.carries_memory else firmware.tpm_of(s) or "",
         mounts=s.mounts,
         files=s.files,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from tasks.model.disks import DiskCopy, DiskSize
-from tasks.model.domain import DomainView
+from tasks.model.domain import DomainState, DomainView
 from tasks.model.errors import OutcomeUnknown
 from tasks.model.request import Method
 from tasks.planning.destination_xml import same_definition
@@ -14,6 +16,9 @@ from tasks.steps.copying import check_contents
 from tasks.steps.run import StepRun
 from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Next, Verdict
+
+AGENT_TIMEOUT_S = 5
+"""What libvirt itself waits for an agent's first word."""
 
 
 def run(run: StepRun) -> Verdict:
@@ -28,6 +33,8 @@ def run(run: StepRun) -> Verdict:
         _problems(run, source, destination)
         or _definition_problems(run, source, destination)
         or _disk_problems(run, destination)
+        or _network_problems(run, destination)
+        or _agent_problems(run, destination)
     )
     if problems:
         seen = f"{describe(source, run.source)}; {describe(destination, run.destination)}"
@@ -81,6 +88,32 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
             seen = "of unknown size" if size is None else f"of {size.capacity_bytes} bytes"
             problems.append(f"{copy.target} is {seen} instead of {copy.capacity_bytes}")
     return problems
+
+
+def _network_problems(run: StepRun, destination: DomainView | None) -> list[str]:
+    """The libvirt networks that its cards are in are active; one that is shut off gets to them when it is started."""
+    if destination is None or not destination.active:
+        return []
+    domain = parse_domain(run.hypervisor.fetch_xml(run.destination, run.uuid))
+    problems = []
+    for name in sorted({card.source for card in domain.interfaces if card.type == "network" and card.source}):
+        network = run.hypervisor.find_network(run.destination, name)
+        if network is None or not network.active:
+            problems.append(f"network {name} is {'not active' if network else 'not there'}")
+    return problems
+
+
+def _agent_problems(run: StepRun, destination: DomainView | None) -> list[str]:
+    """An agent that was connected before answers again; a guest that is busy gets some time for it."""
+    if not run.record.agent or destination is None or destination.state is not DomainState.RUNNING:
+        return []
+    until = time.monotonic() + run.limits.settle_timeout_s
+    while not run.hypervisor.ping_agent(run.destination, run.uuid, AGENT_TIMEOUT_S):
+        run.interrupt_if_asked(cancellable=False)
+        if time.monotonic() > until:
+            return [f"the guest agent of {run.record.vm} no longer answers"]
+        run.stopping.wait(0.5)
+    return []
 
 
 def _compared_before(run: StepRun) -> bool:

@@ -76,6 +76,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "converging": Progressed(),
             "nvram": "",
             "tpm": "",
+            "agent": False,
             "mounts": (),
             "remedied": NO_REMEDIES,
             "ledger": {},

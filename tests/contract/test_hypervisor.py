@@ -231,6 +231,11 @@ class TestDefinition:
             assert view is not None
             assert view.state is DomainState.RUNNING
 
+    @pytest.mark.parametrize("running", [True, False])
+    def test_an_agent_that_is_not_there_does_not_answer(self, rig: Rig, running: bool) -> None:
+        uuid = rig.make(rig.source, running=running)
+        assert rig.hypervisor.ping_agent(rig.source, uuid, 1) is False
+
     def test_suspend(self, rig: Rig) -> None:
         uuid = rig.make(rig.source, running=True)
         for _ in range(2):

@@ -445,6 +445,12 @@ class FakeHypervisor(FakePools, FakeNetworks):
         with self._asked("close_window", host, effect=True) as there:
             there.facts = replace(there.facts, pools=tuple(p for p in there.facts.pools if p.name != name))
 
+    def ping_agent(self, host: str, uuid: str, timeout_s: int) -> bool:  # noqa: ARG002
+        """See the port. No guest of its has an agent."""
+        with self._asked("ping_agent", host) as there:
+            _demand(there, host, uuid)
+            return False
+
     def suspend(self, host: str, uuid: str) -> None:
         """See the port."""
         with self._asked("suspend", host, effect=True) as there:

@@ -70,6 +70,10 @@ class GuestOptions:
     tick_ms: int = 5
     poweroff_s: int = 0
     network: bool = True
+    agent: bool = False
+    """It answers as a guest agent does."""
+    agent_s: int = 0
+    """Until so many seconds after its start; 0: always."""
     autostart: bool = False
     extra_xml: str = ""
     """Further devices."""
@@ -339,7 +343,8 @@ def _cmdline(guest: Guest) -> str:
         f"vm.dirty_mib_s={options.dirty_mib_s}",
     ]
     words += [f"vm.write_kib_s={options.write_kib_s}", f"vm.write_stop={options.write_stop}"]
-    words += [f"vm.poweroff_s={options.poweroff_s}"]
+    words += [f"vm.poweroff_s={options.poweroff_s}", f"vm.agent={int(options.agent)}"]
+    words += [f"vm.agent_s={options.agent_s}"]
     return " ".join(words + ([f"vm.ip={guest.address}"] if guest.address else []))
 
 
@@ -353,6 +358,10 @@ def _xml(guest: Guest) -> str:
         )
     if options.network:
         devices.append("<interface type='network'><source network='lab'/><model type='virtio'/></interface>")
+    if options.agent:
+        devices.append(
+            "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+        )
     boot = f"<kernel>{guest.lab.image}/vmlinuz</kernel><initrd>{guest.lab.image}/initrd</initrd>"
     boot += f"<cmdline>{quoteattr(_cmdline(guest))[1:-1]}</cmdline>{options.os_xml}"
     return f"""<domain type='{guest.lab.virt_type}'><name>{guest.name}</name><uuid>{guest.uuid}</uuid>

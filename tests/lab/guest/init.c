@@ -13,6 +13,8 @@
  *                       were written; it says `verified <pass> <blocks>` after each pass, and `corrupt …` for a block
  *                       that does not hold what was written to it last
  *   vm.ip=              address of eth0, in a /16; a TCP server listens on port 7777
+ *   vm.agent=0          answer as a guest agent does: guest-sync, and guest-ping with whatever else is asked
+ *   vm.agent_s=0        until so many seconds after the kernel's start, and say nothing any more from then on
  *   vm.poweroff_s=0     switch off by itself, so many seconds after the kernel's start
  *
  * A block of 4 KiB on the disk holds a magic number, its own index, and then its sequence number in every word, so that
@@ -94,6 +96,7 @@ static void load_modules(void)
     char name[100], path[120];
     while (order && fscanf(order, "%99s", name) == 1) {
         snprintf(path, sizeof path, "/modules/%s", name);
+        if (!strcmp(name, "virtio_console.ko") && !option("vm.agent=", 0)) continue;
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) != 0) printf("module %s: %s\n", name, strerror(errno));
         if (fd >= 0) close(fd);
@@ -233,6 +236,42 @@ static void run_writer(int console, long kib_s)
     verify_for_ever(fd, console, block, blocks, sequence, interval);
 }
 
+/* A child at the first port of the virtio serial device, of which libvirt then says that it is connected. */
+static void run_agent(int console, long unused)
+{
+    char line[512], answer[64], name[32];
+    size_t have = 0;
+    int fd = -1;
+    (void)unused;
+    for (int tries = 0; fd < 0 && tries < 100; tries++) {
+        for (int i = 0; i < 4 && fd < 0; i++) {
+            snprintf(name, sizeof name, "/dev/vport%dp1", i);
+            fd = open(name, O_RDWR | O_CLOEXEC);
+        }
+        if (fd < 0) sleep_until_us(now_us() + 50000);
+    }
+    if (fd < 0) { printf("agent: no port\n"); return; }
+    dprintf(console, "agent %s\n", name);
+    for (;;) {
+        ssize_t got = read(fd, line + have, sizeof line - 1 - have);
+        if (got <= 0) { sleep_until_us(now_us() + 50000); continue; } /* nobody at the other end */
+        have += (size_t)got;
+        line[have] = 0;
+        for (char *end; (end = strchr(line, '\n')); memmove(line, end + 1, have + 1)) {
+            *end = 0;
+            int64_t silent = option("vm.agent_s=", 0) * 1000000;
+            const char *id = strstr(line, "\"id\":");
+            int length = strstr(line, "guest-sync") && id
+                ? snprintf(answer, sizeof answer, "{\"return\": %lld}\n", strtoll(id + 5, NULL, 10))
+                : snprintf(answer, sizeof answer, "{\"return\": {}}\n");
+            if (silent && now_us() > silent) length = 0;
+            if (write(fd, answer, (size_t)length) != length) printf("agent: %s\n", strerror(errno));
+            have -= (size_t)(end + 1 - line);
+        }
+        if (have == sizeof line - 1) have = 0;
+    }
+}
+
 static int clients[MAX_CLIENTS], client_count;
 
 static void accept_clients(int server)
@@ -273,6 +312,7 @@ int main(void)
     int console = open_console(), server = -1;
     if (text_option("vm.ip=")) { configure_network(text_option("vm.ip=")); server = listen_tcp(); }
     if (option("vm.fill_mib=", 0) || option("vm.dirty_mib_s=", 0)) spawn(memory_work, console, option("vm.fill_mib=", 0));
+    if (option("vm.agent=", 0)) spawn(run_agent, console, 0);
     if (option("vm.write_kib_s=", 0)) spawn(run_writer, console, option("vm.write_kib_s=", 0));
 
     struct sched_param fifo = { .sched_priority = 1 };
