@@ -37,6 +37,7 @@ def _signature(
     accept: Any = None,
     verify: Any = None,
     remedies: Any = None,
+    source_disks: Any = None,
 ) -> None:
     """The arguments of ``tasks.migrate``, in their order; later ones have to be named."""
 
@@ -47,7 +48,7 @@ def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any
     except TypeError as error:
         raise InvalidRequest("INVALID_REQUEST", f"tasks.migrate: {error}", "see the arguments in the README") from None
     run_id = values.pop("id", None)
-    for name in ("labels", "pools", "devices", "sizes", "accept", "remedies", "verify"):
+    for name in ("labels", "pools", "devices", "sizes", "accept", "remedies", "verify", "source_disks"):
         if values.get(name, ...) is None:
             del values[name]
     return values, run_id
