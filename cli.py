@@ -15,7 +15,10 @@ import typer
 
 from tasks.commands.completion import complete_host, complete_policy
 from tasks.commands.doctor import doctor
+from tasks.commands.drains import drain, drains, parse_labels, pause, resume, show_drain
+from tasks.commands.drains import follow as follow_drain
 from tasks.commands.programs import beat, flower, worker
+from tasks.model.drain import DrainRecord
 from tasks.model.errors import (
     ConfigurationError,
     HypervisorError,
@@ -54,7 +57,7 @@ app = typer.Typer(
 _options: dict[str, Any] = {"debug": False, "config": None}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the model as JSON and nothing else.")]
-RunId = Annotated[str, typer.Argument(metavar="ID", help="Id of the migration.")]
+RunId = Annotated[str, typer.Argument(metavar="ID", help="Id of the migration, or of a drain.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -288,16 +291,18 @@ def list_(
 
 @app.command()
 def show(run_id: RunId, as_json: JsonOption = False) -> None:
-    """One migration's run record."""
+    """One migration's run record, or one drain's."""
     with _client() as client:
-        _show_record(client.show(run_id), as_json)
+        found = client.find_drain(run_id)
+        _show_record(client.show(run_id), as_json) if found is None else show_drain(found, as_json)
 
 
 @app.command()
 def watch(run_id: RunId, as_json: JsonOption = False) -> None:
-    """Follow a migration to its end; the exit code tells how it ended."""
+    """Follow a migration, or a drain, to its end; the exit code tells how it ended."""
     with _client() as client:
-        _follow(client, run_id, as_json)
+        follow = _follow if client.find_drain(run_id) is None else follow_drain
+        follow(client, run_id, as_json)
 
 
 @app.command()
@@ -318,6 +323,7 @@ def events(
 
 
 app.command()(doctor)
+app.command()(drains)
 
 
 @app.command()
@@ -365,7 +371,7 @@ def migrate(
     """Enqueue a migration; with --wait the exit code tells how it ended."""
     values = _values(
         vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks
-    ) | {"labels": _labels(label or [])}
+    ) | {"labels": parse_labels(label or [])}
     with _client() as client:
         record = client.submit(values, run_id=run_id)
         if wait:
@@ -374,13 +380,6 @@ def migrate(
         typer.echo(record.model_dump_json(indent=2))
     else:
         typer.echo(f"{record.id} {record.state}: follow it with: vmferry watch {record.id}")
-
-
-def _labels(given: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given]
-    if any(not key or not sign for key, sign, _ in pairs):
-        raise InvalidRequest("INVALID_REQUEST", f"labels must be KEY=VALUE, not {', '.join(given)}")
-    return {key: value for key, _, value in pairs}
 
 
 def _follow(client: Client, run_id: str, as_json: bool) -> None:
@@ -399,24 +398,35 @@ def _follow(client: Client, run_id: str, as_json: bool) -> None:
 
 @app.command()
 def cancel(run_id: RunId, as_json: JsonOption = False) -> None:
-    """Cancel a migration and roll it back; returns before that has happened."""
+    """Cancel a migration and roll it back, or a drain with all of its own; returns before that has happened."""
     with _client() as client:
-        record = client.cancel(run_id)
+        drained = client.find_drain(run_id)
+        record = client.cancel(run_id) if drained is None else client.cancel_drain(run_id)
     if as_json:
         typer.echo(record.model_dump_json(indent=2))
+    elif isinstance(record, DrainRecord):
+        typer.echo(f"{run_id} {record.state}")
     else:
         typer.echo(f"{run_id} {record.state}" + ("" if record.is_terminal else ", being cancelled"))
 
 
 @app.command()
 def retry(run_id: RunId, as_json: JsonOption = False) -> None:
-    """Try a migration that did not succeed again, under its id."""
+    """Try a migration that did not succeed again, under its id; or what a drain left behind."""
     with _client() as client:
-        record = client.retry(run_id)
+        drained = client.find_drain(run_id)
+        record = client.retry(run_id) if drained is None else client.retry_drain(run_id)
     if as_json:
         typer.echo(record.model_dump_json(indent=2))
+    elif isinstance(record, DrainRecord):
+        typer.echo(f"{run_id} {record.state}, round {record.round}: vmferry watch {run_id}")
     else:
         typer.echo(f"{run_id} {record.state}, attempt {record.attempt}: vmferry watch {run_id}")
+
+
+app.command()(drain)
+app.command()(pause)
+app.command()(resume)
 
 
 @app.command()

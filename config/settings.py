@@ -89,6 +89,15 @@ class PolicySettings(Section):
     """Seconds without any progress after which the record says ``stalled``."""
 
 
+class PlacementSettings(Section):
+    """How full hosts may become by VMs of drains."""
+
+    memory_reserve_mib: int = Field(1024, ge=0)
+    """Memory of each host that stays free, MiB."""
+    vcpu_overcommit: float = Field(4.0, gt=0)
+    """Virtual CPUs of all its VMs that run, for each CPU of a host."""
+
+
 class FlowerSettings(Section):
     """Flower, the web page that operators watch."""
 
@@ -156,6 +165,8 @@ class Settings(BaseSettings):
     """The inventory; queue messages can name nothing else."""
     policies: dict[PolicyName, PolicySettings] = Field(default_factory=dict)
     """Named policies; ``default`` always exists."""
+    placement: PlacementSettings = Field(default_factory=PlacementSettings)
+    """Where VMs of drains may go."""
     flower: FlowerSettings = Field(default_factory=FlowerSettings)
     """Flower."""
     max_total: int = Field(16, ge=1, le=10_000)

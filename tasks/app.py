@@ -16,7 +16,7 @@ settings = load_settings()
 app = Celery(
     "vmferry",
     task_cls=GuardedTask,
-    include=["tasks.migrate", "tasks.chain", "tasks.housekeeping", "tasks.control", "tasks.about"],
+    include=["tasks.migrate", "tasks.chain", "tasks.housekeeping", "tasks.drain", "tasks.control", "tasks.about"],
 )
 app.conf.update(celery_settings(settings))
 

@@ -18,6 +18,7 @@ from config.settings import Settings
 from tasks.messages import CeleryMessenger
 from tasks.model.cordon import Cordon
 from tasks.model.domain import DomainView
+from tasks.model.drain import DrainRecord
 from tasks.model.errors import HostUnreachable, HypervisorError, InvalidRequest, StoreUnavailable
 from tasks.model.event import Told
 from tasks.model.host import HostFacts, HostStatus
@@ -28,7 +29,18 @@ from tasks.parallel import gather
 from tasks.steps.survey import survey
 from tasks.store.events import BEGINNING
 from tasks.wiring import build_runtime
-from tasks.workflow import cancel, check_inventory, retry, submit
+from tasks.workflow import (
+    ask_drain,
+    cancel,
+    cancel_drain,
+    check_inventory,
+    pause_drain,
+    plan_drain,
+    resume_drain,
+    retry,
+    retry_drain,
+    submit,
+)
 
 T = TypeVar("T")
 
@@ -132,6 +144,66 @@ class Client:
         check_inventory(self._runtime, request)
         return survey(self._runtime.hypervisor, self._runtime.hosts, request, cordon=self._cordon(request.destination))
 
+    def drain(self, values: dict[str, Any], *, drain_id: str | None = None) -> DrainRecord:
+        """Ask for a host to be emptied; the same question again is the same drain.
+
+        Raises:
+            InvalidRequest: see ``tasks.workflow.ask_drain``.
+        """
+        record = ask_drain(self._runtime, values, str(uuid.uuid4()) if drain_id is None else drain_id)
+        self._wake(drains=True)
+        return record
+
+    def plan_drain(self, values: dict[str, Any]) -> DrainRecord:
+        """A dry run: what would become of each VM of a host.
+
+        Raises:
+            InvalidRequest, HypervisorError
+        """
+        return plan_drain(self._runtime, values)
+
+    def find_drain(self, drain_id: str) -> DrainRecord | None:
+        """The drain's record, None when there is no such drain."""
+        return self._runtime.drains.find(drain_id)
+
+    def list_drains(self, *, limit: int = 50) -> list[DrainRecord]:
+        """The newest drains first."""
+        return self._runtime.drains.newest(limit)
+
+    def watch_drain(
+        self, drain_id: str, *, period_s: float = 0.5
+    ) -> Iterator[tuple[DrainRecord, dict[str, RunRecord]]]:
+        """The drain and its migrations, by their ids, again and again until it has ended."""
+        while True:
+            record = self._runtime.drains.load(drain_id)
+            found = (self._runtime.store.find(vm.migration) for vm in record.vms if vm.migration)
+            yield record, {run.id: run for run in found if run is not None}
+            if record.is_ended:
+                return
+            time.sleep(period_s)
+
+    def pause_drain(self, drain_id: str) -> DrainRecord:
+        """Let arrive what is under way, and start nothing new. Raises ``InvalidRequest`` (``NOT_RUNNING``)."""
+        return pause_drain(self._runtime, drain_id)
+
+    def resume_drain(self, drain_id: str) -> DrainRecord:
+        """Go on. Raises ``InvalidRequest`` (``NOT_PAUSED``)."""
+        record = resume_drain(self._runtime, drain_id)
+        self._wake(drains=True)
+        return record
+
+    def cancel_drain(self, drain_id: str) -> DrainRecord:
+        """End it, with what is queued or under way. Raises ``InvalidRequest`` (``ALREADY_FINISHED``)."""
+        record = cancel_drain(self._runtime, drain_id)
+        self._wake(drains=True)
+        return record
+
+    def retry_drain(self, drain_id: str) -> DrainRecord:
+        """Look again, and try what did not move. Raises ``InvalidRequest`` (``NOT_RETRYABLE``)."""
+        record = retry_drain(self._runtime, drain_id)
+        self._wake(drains=True)
+        return record
+
     def cordon(self, host: str, reason: str = "") -> Cordon:
         """Let nothing move to a host, from the next preflight on; what is on its way arrives.
 
@@ -227,10 +299,10 @@ class Client:
         except StoreUnavailable:
             return None
 
-    def _wake(self) -> None:
+    def _wake(self, *, drains: bool = False) -> None:
         """The record is written; when this message is lost the periodic dispatcher finds it."""
         try:
-            self._messenger.send_dispatch()
+            self._messenger.send_advance() if drains else self._messenger.send_dispatch()
         except OperationalError as error:
             raise StoreUnavailable(
                 "BROKER_UNREACHABLE", f"the broker does not answer: {error}", "check broker_url"

@@ -44,6 +44,10 @@ class CeleryMessenger:
         ]
         chain(*signatures, app=self._app).apply_async()
 
+    def send_advance(self) -> None:
+        """Wake whoever moves drains on."""
+        self._app.send_task("tasks.advance_drains", queue=CONTROL_QUEUE, ignore_result=True)
+
     def send_dispatch(self) -> None:
         """Wake the dispatcher up."""
         self._app.send_task("tasks.dispatch", queue=CONTROL_QUEUE, ignore_result=True)

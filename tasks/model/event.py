@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from tasks.model.drain import DrainRecord, DrainState
 from tasks.model.frozen import Frozen
 from tasks.model.request import Method, Storage
 from tasks.model.run import ErrorInfo, RunRecord, State
@@ -19,18 +20,22 @@ class Event(Frozen):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     schema_version: int = EVENT_SCHEMA_VERSION
-    kind: Literal["migration"] = "migration"
+    kind: Literal["migration", "drain"] = "migration"
     """What changed."""
     id: str
-    """Of the migration."""
-    state: State
-    previous: State | None = None
+    """Of the migration, or of the drain."""
+    state: str
+    previous: str | None = None
     """None when it was just submitted."""
     attempt: int
-    vm: str
+    vm: str = ""
+    """Of a migration."""
+    drain: str = ""
+    """Id of the drain that a migration belongs to."""
     uuid: str | None = None
     source: str | None = None
-    destination: str
+    destination: str = ""
+    """Of a migration."""
     method: Method | None = None
     storage: Storage | None = None
     error: ErrorInfo | None = None
@@ -46,6 +51,20 @@ class Told(Frozen):
     at: float
     """Redis TIME, seconds since the epoch."""
     event: Event
+
+
+def drain_event(record: DrainRecord, previous: DrainState | None) -> Event:
+    """The event of a drain's change to the state that it is in; its host is the ``source``."""
+    return Event(
+        kind="drain",
+        id=record.id,
+        state=record.state,
+        previous=previous,
+        attempt=record.round,
+        source=record.request.host,
+        error=record.error,
+        labels=record.request.labels,
+    )
 
 
 def event_of(record: RunRecord, previous: State | None) -> Event:

@@ -235,6 +235,8 @@ class RunRecord(Control):
     """Directory of an emulated TPM's state, on both hosts, when it is copied."""
     files: tuple[FileCopy, ...] = ()
     """Files beside the disks that go along."""
+    drain: str = ""
+    """Id of the drain that it belongs to."""
     mounts: tuple[Mount, ...] = ()
     """Network file systems that disks stay on."""
     remedied: Remedied = NO_REMEDIES

@@ -2,7 +2,8 @@
 
 from tasks.store.client import connect
 from tasks.store.cordons import CordonStore
+from tasks.store.drains import DrainStore
 from tasks.store.events import EventStore
 from tasks.store.runs import Admission, Limits, RunStore, Submission
 
-__all__ = ["Admission", "CordonStore", "EventStore", "Limits", "RunStore", "Submission", "connect"]
+__all__ = ["Admission", "CordonStore", "DrainStore", "EventStore", "Limits", "RunStore", "Submission", "connect"]

@@ -47,7 +47,8 @@ class Admission:
     holder: str = ""
 
 
-def _script(name: str) -> str:
+def load_script(name: str) -> str:
+    """The text of one of our Lua scripts."""
     return files("tasks.store").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -91,8 +92,8 @@ class RunStore:
         self._redis = client
         self._events_kept = events_kept
         self._retention_s = retention_s
-        self._submit = client.register_script(_script("submit.lua"))
-        self._write = client.register_script(_script("write.lua"))
+        self._submit = client.register_script(load_script("submit.lua"))
+        self._write = client.register_script(load_script("write.lua"))
 
     # -- reading ------------------------------------------------------------------------------------------------
 

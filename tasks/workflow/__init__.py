@@ -1,6 +1,15 @@
 """How migrations run: admission, stepping, settling, recovery, and the operations that people may ask for."""
 
 from tasks.workflow.dispatch import dispatch, publish, settle
+from tasks.workflow.drains import (
+    advance_drains,
+    ask_drain,
+    cancel_drain,
+    pause_drain,
+    plan_drain,
+    resume_drain,
+    retry_drain,
+)
 from tasks.workflow.operations import cancel, check_inventory, retry, submit
 from tasks.workflow.recovery import reconcile, republish_missing
 from tasks.workflow.runtime import Messenger, Runtime
@@ -11,13 +20,20 @@ __all__ = [
     "Handled",
     "Messenger",
     "Runtime",
+    "advance_drains",
+    "ask_drain",
     "cancel",
+    "cancel_drain",
     "check_inventory",
     "dispatch",
+    "pause_drain",
+    "plan_drain",
     "publish",
     "reconcile",
     "republish_missing",
+    "resume_drain",
     "retry",
+    "retry_drain",
     "run_step",
     "settle",
     "submit",

@@ -49,9 +49,12 @@ def publish(runtime: Runtime, record: RunRecord) -> None:
 
 def dispatch(runtime: Runtime) -> int:
     """Admit what can start now, oldest first; returns how many. Harmless when several run at the same time."""
-    admitted, full = 0, set[str]()
+    admitted, full, held = 0, set[str](), runtime.drains.held()
     for record in runtime.store.queued():
         try:
+            if record.drain in held:
+                _note_why(runtime, record, f"drain {record.drain} is paused")
+                continue
             located = _locate(runtime, record)
             if located is not None:
                 admitted += _admit(runtime, located, full)

@@ -104,10 +104,11 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
     return runtime.store.load(run_id)
 
 
-def submit(runtime: Runtime, values: dict[str, Any], run_id: str, *, waiter: str = "") -> RunRecord:
+def submit(runtime: Runtime, values: dict[str, Any], run_id: str, *, waiter: str = "", drain: str = "") -> RunRecord:
     """Write the record of a request; the same request under the same id is the same migration.
 
-    ``waiter`` is a Celery result id, other than the migration's own, that shall be settled with it.
+    ``waiter`` is a Celery result id, other than the migration's own, that shall be settled with it; ``drain`` the
+    drain that asks.
 
     Raises:
         InvalidRequest: ``INVALID_REQUEST``, ``INVALID_ID``, ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``,
@@ -124,6 +125,7 @@ def submit(runtime: Runtime, values: dict[str, Any], run_id: str, *, waiter: str
         source=request.source,
         destination=request.destination,
         labels=request.labels,
+        drain=drain,
     )
     waiting = waiter if waiter != run_id else ""
     submission = runtime.store.submit(record, waiter=waiting)

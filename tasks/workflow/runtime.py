@@ -11,7 +11,7 @@ from typing import Protocol
 from config.settings import Settings
 from tasks.model.ports import Hypervisor
 from tasks.model.run import RunRecord, StepName
-from tasks.store import CordonStore, EventStore, RunStore
+from tasks.store import CordonStore, DrainStore, EventStore, RunStore
 
 
 class Messenger(Protocol):
@@ -41,6 +41,7 @@ class Runtime:
     store: RunStore
     cordons: CordonStore
     events: EventStore
+    drains: DrainStore
     hypervisor: Hypervisor
     messenger: Messenger
     stopping: threading.Event = field(default_factory=threading.Event)

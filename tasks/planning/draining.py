@@ -1,0 +1,125 @@
+"""What a drain needs to decide, from what its hosts show: which VMs, which places, and whether the host is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tasks.model.domain import DomainView
+from tasks.model.drain import DrainRecord, DrainRequest, DrainVm, Fate
+from tasks.model.host import HostFacts, Pool
+from tasks.model.run import RunRecord, State
+from tasks.planning.placement import Guest, Site
+
+OBJECT_PREFIXES = ("vmferry.", "vmferry-")
+"""Names of the pools that vmferry makes for a while begin so."""
+MIB_KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """What hosts keep for themselves."""
+
+    memory_mib: int
+    vcpu_overcommit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """What is on its way to a host, or waits for its turn to go there."""
+
+    memory_kib: int = 0
+    vcpus: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What is known of a VM's needs from looks at hosts it might go to."""
+
+    pools: Mapping[str, int] = field(default_factory=dict)
+    unfit: Mapping[str, str] = field(default_factory=dict)
+
+
+def site_of(facts: HostFacts, views: Iterable[DomainView], coming: Coming, reserve: Reserve) -> Site:
+    """A host as placement sees it: what is free now is what may be taken, but for the reserve and what is coming."""
+    return Site(
+        name=facts.name,
+        memory_kib=max(0, facts.memory_total_kib - reserve.memory_mib * MIB_KIB),
+        memory_used_kib=facts.memory_total_kib - facts.memory_free_kib + coming.memory_kib,
+        vcpus=int(facts.cpus * reserve.vcpu_overcommit),
+        vcpus_used=sum(view.vcpus for view in views if view.active) + coming.vcpus,
+        pools={pool.name: pool.available_bytes for pool in facts.pools if pool.active},
+    )
+
+
+def closed_site(name: str, why: str) -> Site:
+    """A host that takes nobody."""
+    return Site(name, 0, 0, 0, 0, closed=why)
+
+
+def guest_of(view: DomainView, needs: Needs) -> Guest:
+    """A VM as placement sees it; one that is shut off takes no memory and no CPUs."""
+    return Guest(
+        uuid=view.uuid,
+        name=view.name,
+        memory_kib=view.memory_kib if view.active else 0,
+        vcpus=view.vcpus if view.active else 0,
+        pools=needs.pools,
+        unfit=needs.unfit,
+    )
+
+
+def on_the_way(runs: Iterable[RunRecord], views: Mapping[str, DomainView]) -> dict[str, Coming]:
+    """By destination; of a migration whose VM nobody shows now nothing is known."""
+    found: dict[str, Coming] = {}
+    for run in runs:
+        view = views.get(run.uuid or "")
+        if run.is_terminal or view is None or not view.active or view.host == run.destination:
+            continue
+        before = found.get(run.destination, Coming())
+        found[run.destination] = Coming(before.memory_kib + view.memory_kib, before.vcpus + view.vcpus)
+    return found
+
+
+def why_left_alone(request: DrainRequest, view: DomainView) -> str:
+    """Why a VM stays by the request itself; empty when it shall move."""
+    if {view.name, view.uuid} & set(request.leave):
+        return "it shall stay, as the drain was asked"
+    if not view.active and request.shut_off == "leave":
+        return "it is shut off, and those stay unless the drain is asked to move them"
+    return ""
+
+
+def refreshed(vm: DrainVm, run: RunRecord | None, still_there: bool) -> DrainVm:
+    """The VM's fate as its migration's record, or the host, tells it."""
+    if vm.fate is Fate.MOVING and run is not None and run.is_terminal:
+        if run.state is State.SUCCEEDED:
+            return vm.model_copy(update={"fate": Fate.MOVED})
+        reason = f"{run.state}: {run.error.message}" if run.error else str(run.state)
+        return vm.model_copy(update={"fate": Fate.FAILED, "reason": reason})
+    if vm.fate in (Fate.WAITING, Fate.STAYS, Fate.FAILED) and not still_there:
+        return vm.model_copy(update={"fate": Fate.GONE, "reason": "it is no longer on the host"})
+    return vm
+
+
+def what_is_left(
+    host: str, views: Sequence[DomainView], pools: Sequence[Pool], runs: Iterable[RunRecord]
+) -> tuple[str, ...]:
+    """What a reboot of the host would hurt, each in words."""
+    left = [f"{view.name} is {view.state.value}" for view in views if view.active]
+    left += [
+        f"{view.name} is shut off and would be started at boot" for view in views if not view.active and view.autostart
+    ]
+    left += [f"pool {pool.name} is left of a migration" for pool in pools if pool.name.startswith(OBJECT_PREFIXES)]
+    under_way = [run for run in runs if not run.is_terminal and host in (run.source, run.destination)]
+    left += [f"migration {run.id} of {run.vm} is {run.state}" for run in under_way]
+    return tuple(left)
+
+
+def migration_values(record: DrainRecord, vm: DrainVm) -> dict[str, object]:
+    """The request of a VM's migration."""
+    request = record.request
+    values: dict[str, object] = {"vm": vm.uuid, "destination": vm.destination, "source": request.host}
+    values |= {"policy": request.policy, "labels": dict(request.labels)}
+    values |= {"accept": list(request.accept)} if request.accept else {}
+    return values | ({"remedies": list(request.remedies)} if request.remedies else {})

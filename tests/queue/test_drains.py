@@ -1,0 +1,365 @@
+"""Drains, on a real Redis and a fake hypervisor, looked at by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tasks import workflow
+from tasks.model.drain import DrainRecord, DrainState, Fate
+from tasks.model.errors import InvalidRequest, OperatorMustFix
+from tasks.model.run import State
+from tests.fakes.hypervisor import domain_xml
+from tests.queue.workbench import Bench
+
+pytestmark = pytest.mark.queue
+
+ADDRESS = "<address domain='0' bus='1' slot='2' function='0'/>"
+HOSTDEV = f"<hostdev mode='subsystem' type='pci'><source>{ADDRESS}</source></hostdev>"
+
+
+def uuid_of(number: int) -> str:
+    return f"00000000-1111-4000-8000-{number:012d}"
+
+
+def add(
+    bench: Bench, number: int, *, running: bool = True, autostart: bool = False, inside: str = "", host: str = "alpha"
+) -> None:
+    bench.fake.add_domain(host, domain_xml(f"vm-{number}", uuid_of(number), inside=inside), running=running)
+    bench.fake.set_autostart(host, uuid_of(number), enabled=autostart)
+
+
+def ask(bench: Bench, drain_id: str = "d", **values: Any) -> DrainRecord:
+    return workflow.ask_drain(bench.runtime, {"host": "alpha"} | values, drain_id)
+
+
+def look(bench: Bench, times: int = 1, *, deliver: bool = True) -> None:
+    """What beat and the workers do."""
+    for _ in range(times):
+        workflow.advance_drains(bench.runtime)
+        workflow.dispatch(bench.runtime)
+        sent, bench.messages.sent = bench.messages.sent, []
+        for record, steps in sent if deliver else ():
+            for name in steps:
+                workflow.run_step(bench.runtime, name, record.id, record.attempt)
+
+
+def drained(bench: Bench, drain_id: str = "d") -> DrainRecord:
+    return bench.runtime.drains.load(drain_id)
+
+
+def run_to_end(bench: Bench, drain_id: str = "d") -> DrainRecord:
+    for _ in range(30):
+        if drained(bench, drain_id).is_ended:
+            break
+        look(bench)
+    return drained(bench, drain_id)
+
+
+def names_on(bench: Bench, host: str) -> set[str]:
+    return {view.name for view in bench.fake.list_domains(host)}
+
+
+def fates(record: DrainRecord) -> dict[str, Fate]:
+    return {vm.name: vm.fate for vm in record.vms}
+
+
+def test_a_host_is_emptied(bench: Bench) -> None:
+    for number in range(5):
+        add(bench, number, autostart=number == 0)
+    ask(bench, labels={"ticket": "7"})
+    record = run_to_end(bench)
+    assert record.state is DrainState.EMPTY
+    assert names_on(bench, "alpha") == set()
+    assert names_on(bench, "beta") | names_on(bench, "gamma") == {f"vm-{n}" for n in range(5)}
+    assert names_on(bench, "beta")
+    assert names_on(bench, "gamma")
+    assert set(fates(record).values()) == {Fate.MOVED}
+    # It stays cordoned: it is going to be switched off.
+    cordon = bench.runtime.cordons.find("alpha")
+    assert cordon is not None
+    assert cordon.reason == "drain d"
+    runs = bench.runtime.store.list_runs()
+    assert {run.drain for run in runs} == {"d"}
+    assert all(run.labels == {"ticket": "7"} for run in runs)
+    assert len({run.id for run in runs}) == 5
+
+
+def test_the_same_drain_asked_again_is_the_same(bench: Bench) -> None:
+    add(bench, 1)
+    first = ask(bench)
+    assert ask(bench).id == first.id
+    assert ask(bench, "another").id == "d"
+    with pytest.raises(InvalidRequest) as refused:
+        ask(bench, "d", strict=True)
+    assert refused.value.code == "ID_TAKEN"
+    with pytest.raises(InvalidRequest) as busy:
+        ask(bench, "e", strict=True)
+    assert busy.value.code == "DRAIN_UNDER_WAY"
+    run_to_end(bench)
+    assert ask(bench, "e", strict=True).state is DrainState.PLANNING
+    assert run_to_end(bench, "e").state is DrainState.EMPTY
+
+
+def test_what_cannot_move_is_said_and_the_others_move(bench: Bench) -> None:
+    add(bench, 1)
+    add(bench, 2, inside=HOSTDEV)
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha"})
+    assert fates(plan) == {"vm-1": Fate.WAITING, "vm-2": Fate.STAYS}
+    stuck = next(vm for vm in plan.vms if vm.name == "vm-2")
+    assert set(stuck.others) == {"beta", "gamma"}
+    assert bench.runtime.cordons.find("alpha") is None
+    ask(bench)
+    record = run_to_end(bench)
+    assert record.state is DrainState.PARTIAL
+    assert fates(record) == {"vm-1": Fate.MOVED, "vm-2": Fate.STAYS}
+    assert record.left == ("vm-2 is running",)
+
+
+def test_a_strict_drain_moves_all_or_nothing(bench: Bench) -> None:
+    add(bench, 1)
+    add(bench, 2, inside=HOSTDEV)
+    ask(bench, strict=True)
+    record = run_to_end(bench)
+    assert record.state is DrainState.REFUSED
+    assert record.error is not None
+    assert "vm-2" in record.error.message
+    assert names_on(bench, "alpha") == {"vm-1", "vm-2"}
+    assert bench.runtime.store.list_runs() == []
+    assert bench.runtime.cordons.find("alpha") is None, "nothing goes on, so that the host takes VMs again"
+
+
+def test_what_is_shut_off_stays_unless_asked_and_autostart_keeps_the_host_from_being_empty(bench: Bench) -> None:
+    add(bench, 1, running=False)
+    ask(bench)
+    record = run_to_end(bench)
+    assert record.state is DrainState.EMPTY
+    assert fates(record) == {"vm-1": Fate.STAYS}
+    add(bench, 2, running=False, autostart=True)
+    ask(bench, "e")
+    record = run_to_end(bench, "e")
+    assert record.state is DrainState.PARTIAL
+    assert record.left == ("vm-2 is shut off and would be started at boot",)
+    ask(bench, "f", shut_off="move")
+    assert run_to_end(bench, "f").state is DrainState.EMPTY
+    assert names_on(bench, "alpha") == set()
+
+
+def test_a_vm_that_shall_stay(bench: Bench) -> None:
+    add(bench, 1)
+    add(bench, 2)
+    ask(bench, leave=["vm-2"], strict=True)
+    record = run_to_end(bench)
+    assert record.state is DrainState.PARTIAL
+    assert names_on(bench, "alpha") == {"vm-2"}
+
+
+def test_one_failure_does_not_stop_the_others_and_can_be_tried_again(bench: Bench) -> None:
+    for number in range(3):
+        add(bench, number)
+    ask(bench)
+    look(bench, 2, deliver=False)
+    first = bench.runtime.store.list_runs()[-1]
+    with bench.fake.failing("transfer", OperatorMustFix("BROKEN", "the cable is cut", "")):
+        for name in ("preflight", "prepare", "transfer", "rollback"):
+            bench.step(name, first.id)
+    for run in bench.runtime.store.list_runs():
+        for name in ("preflight", "prepare", "transfer", "verify", "finish"):
+            bench.step(name, run.id)
+    record = run_to_end(bench)
+    assert record.state is DrainState.PARTIAL
+    assert sorted(fates(record).values()) == [Fate.FAILED, Fate.MOVED, Fate.MOVED]
+    assert len(names_on(bench, "alpha")) == 1
+    again = workflow.retry_drain(bench.runtime, "d")
+    assert (again.state, again.round) == (DrainState.PLANNING, 2)
+    record = run_to_end(bench)
+    assert record.state is DrainState.EMPTY
+    assert names_on(bench, "alpha") == set()
+
+
+def test_paused_nothing_new_starts(bench: Bench) -> None:
+    for number in range(5):
+        add(bench, number)
+    ask(bench)
+    look(bench, 2, deliver=False)
+    runs = {run.id: run for run in bench.runtime.store.list_runs()}
+    waiting = [run for run in runs.values() if run.state is State.QUEUED]
+    assert waiting, "two may leave at a time"
+    workflow.pause_drain(bench.runtime, "d")
+    workflow.dispatch(bench.runtime)
+    assert {bench.runtime.store.load(run.id).waiting_for for run in waiting} == {"drain d is paused"}
+    for run in runs.values():
+        for name in ("preflight", "prepare", "transfer", "verify", "finish"):
+            if run.state is not State.QUEUED:
+                bench.step(name, run.id)
+    look(bench, 3)
+    assert drained(bench).state is DrainState.PAUSED
+    assert len(names_on(bench, "alpha")) == len(waiting)
+    workflow.resume_drain(bench.runtime, "d")
+    assert run_to_end(bench).state is DrainState.EMPTY
+
+
+def test_cancelled(bench: Bench) -> None:
+    for number in range(5):
+        add(bench, number)
+    ask(bench)
+    look(bench, 2, deliver=False)
+    workflow.cancel_drain(bench.runtime, "d")
+    for _ in range(4):
+        look(bench)
+        for run in bench.runtime.store.list_runs():
+            if not run.is_terminal and run.step is not None:
+                for name in ("preflight", "rollback"):
+                    bench.step(name, run.id)
+    record = drained(bench)
+    assert record.state is DrainState.CANCELLED
+    assert len(names_on(bench, "alpha")) == 5
+    assert {run.state for run in bench.runtime.store.list_runs()} == {State.CANCELLED}
+    assert bench.runtime.cordons.find("alpha") is None
+
+
+def test_a_cordon_that_was_there_before_stays(bench: Bench) -> None:
+    add(bench, 1)
+    bench.runtime.cordons.put("alpha", "fans")
+    ask(bench)
+    workflow.cancel_drain(bench.runtime, "d")
+    look(bench)
+    cordon = bench.runtime.cordons.find("alpha")
+    assert cordon is not None
+    assert cordon.reason == "fans"
+
+
+def test_vms_that_appear_join_and_those_that_leave_are_gone(bench: Bench) -> None:
+    add(bench, 1)
+    add(bench, 2, inside=HOSTDEV)
+    ask(bench)
+    look(bench, 2, deliver=False)
+    add(bench, 3)
+    bench.fake.hosts["alpha"].domains.pop(uuid_of(2))
+    look(bench, deliver=False)
+    assert fates(drained(bench)) == {"vm-1": Fate.MOVING, "vm-2": Fate.GONE, "vm-3": Fate.MOVING}
+    for _ in range(3):
+        for run in bench.runtime.store.list_runs():
+            for name in ("preflight", "prepare", "transfer", "verify", "finish"):
+                bench.step(name, run.id)
+        look(bench)
+    assert run_to_end(bench).state is DrainState.EMPTY
+    assert names_on(bench, "alpha") == set()
+
+
+def test_hosts_that_take_nobody(bench: Bench) -> None:
+    add(bench, 1)
+    bench.runtime.cordons.put("beta", "new kernel")
+    workflow.ask_drain(bench.runtime, {"host": "gamma"}, "g")
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha"})
+    (vm,) = plan.vms
+    assert vm.fate is Fate.STAYS
+    assert vm.others == {"beta": "it is cordoned: new kernel", "gamma": "it is being emptied by drain g"}
+
+
+def test_a_full_host_and_one_that_does_not_answer(bench: Bench) -> None:
+    add(bench, 1)
+    beta = bench.fake.hosts["beta"]
+    beta.facts = replace(beta.facts, memory_free_kib=32 * 1024)
+    with bench.fake.unreachable("gamma"):
+        (vm,) = workflow.plan_drain(bench.runtime, {"host": "alpha"}).vms
+    assert vm.fate is Fate.STAYS
+    assert "memory" in vm.others["beta"]
+    assert vm.others["gamma"]
+
+
+def test_two_drains_share_what_there_is(bench: Bench) -> None:
+    """One host has room for three in all; what the first drain has taken the second does not get."""
+    for number in range(2):
+        add(bench, number)
+        add(bench, 10 + number, host="beta")
+    gamma = bench.fake.hosts["gamma"]
+    reserve = bench.runtime.settings.placement.memory_reserve_mib * 1024
+    gamma.facts = replace(gamma.facts, memory_free_kib=reserve + 3 * 65536)
+    ask(bench, "a", to=["gamma"])
+    workflow.ask_drain(bench.runtime, {"host": "beta", "to": ["gamma"]}, "b")
+    workflow.advance_drains(bench.runtime)
+    found = [vm.fate for name in ("a", "b") for vm in drained(bench, name).vms]
+    assert sorted(found) == [Fate.STAYS, Fate.WAITING, Fate.WAITING, Fate.WAITING]
+
+
+def test_a_worker_that_dies_between_writing_and_asking(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(bench, 1)
+    ask(bench)
+    look(bench, deliver=False)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.workflow.drains.submit", die)
+        with pytest.raises(KeyboardInterrupt):
+            workflow.advance_drains(bench.runtime)
+    assert fates(drained(bench)) == {"vm-1": Fate.MOVING}
+    assert bench.runtime.store.list_runs() == []
+    assert run_to_end(bench).state is DrainState.EMPTY
+    assert len(bench.runtime.store.list_runs()) == 1
+
+
+def test_only_one_looks_at_a_time(bench: Bench) -> None:
+    add(bench, 1)
+    ask(bench)
+    assert bench.runtime.drains.lock("somebody")
+    assert workflow.advance_drains(bench.runtime) == 0
+    bench.runtime.drains.unlock("nobody")
+    assert workflow.advance_drains(bench.runtime) == 0
+    bench.runtime.drains.unlock("somebody")
+    assert workflow.advance_drains(bench.runtime) == 1
+
+
+def test_the_host_itself_does_not_answer(bench: Bench) -> None:
+    add(bench, 1)
+    ask(bench)
+    with bench.fake.unreachable("alpha"):
+        look(bench)
+    record = drained(bench)
+    assert record.state is DrainState.PLANNING
+    assert record.waiting_for
+    assert run_to_end(bench).state is DrainState.EMPTY
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"host": "nowhere"}, "UNKNOWN_HOST"),
+        ({"host": "alpha", "to": ["nowhere"]}, "UNKNOWN_HOST"),
+        ({"host": "alpha", "to": ["alpha"]}, "NO_DESTINATION"),
+        ({"host": "alpha", "policy": "none"}, "UNKNOWN_POLICY"),
+        ({"host": "alpha", "accept": ["NO_SUCH_CODE"]}, "UNKNOWN_FINDING"),
+        ({"host": "alpha", "remedies": ["pray"]}, "UNKNOWN_REMEDY"),
+        ({"host": "alpha", "shut_off": "kill"}, "INVALID_REQUEST"),
+        ({"host": "alpha", "odd": 1}, "INVALID_REQUEST"),
+        ({}, "INVALID_REQUEST"),
+    ],
+)
+def test_bad_questions(bench: Bench, values: dict[str, Any], code: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        workflow.ask_drain(bench.runtime, values, "d")
+    assert refused.value.code == code
+    assert refused.value.hint
+    assert bench.runtime.drains.newest(9) == []
+
+
+def test_bad_ids(bench: Bench) -> None:
+    for bad in ("", "x" * 49, "a b", "../x"):
+        with pytest.raises(InvalidRequest) as refused:
+            ask(bench, bad)
+        assert refused.value.code == "INVALID_ID"
+
+
+def test_events_tell_of_drains_too(bench: Bench) -> None:
+    add(bench, 1)
+    ask(bench, labels={"rack": "4"})
+    run_to_end(bench)
+    told = [one.event for one in bench.runtime.events.newest(100)]
+    own = [(event.previous, event.state) for event in told if event.kind == "drain"]
+    assert own == [(None, "planning"), ("planning", "running"), ("running", "empty")]
+    assert all(event.labels == {"rack": "4"} for event in told)
+    assert {event.drain for event in told if event.kind == "migration"} == {"d"}
