@@ -63,6 +63,8 @@ class Plan(Frozen):
     """Network file systems that disks stay on, with what is done for them on the destination."""
     nvram: str = ""
     """File of the source with the UEFI variables, when they would be copied."""
+    emulated: bool = False
+    """QEMU emulates the VM's CPUs, no hardware runs them."""
     agent: bool = False
     """A guest agent is connected, which is asked again on the destination."""
     tpm: str = ""

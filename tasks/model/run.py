@@ -229,6 +229,8 @@ class RunRecord(Control):
     """Disks that are copied; the others stay where they are."""
     nvram: str = ""
     """File of the source with the UEFI variables, when they are copied."""
+    emulated: bool = False
+    """QEMU emulates the VM's CPUs, no hardware runs them."""
     agent: bool = False
     """A guest agent was connected before it went: *verify* asks it."""
     tpm: str = ""

@@ -40,6 +40,7 @@ def run(run: StepRun) -> Verdict:
         "nvram": plan.nvram,
         "tpm": plan.tpm,
         "agent": plan.agent,
+        "emulated": plan.emulated,
         "files": plan.files,
         "remedied": plan.remedied,
     }

@@ -233,6 +233,7 @@ def _plan(s: Situation, reason: str) -> Plan:
         copies=copies,
         outlook=outlook(s, copies),
         nvram="" if s.live else firmware.nvram_of(s) or "",
+        emulated=s.domain.virt_type == "qemu",
         agent=s.live and s.domain.agent and s.view.state is not DomainState.PAUSED,
         tpm="" if s.carries_memory else firmware.tpm_of(s) or "",
         mounts=s.mounts,

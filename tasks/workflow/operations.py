@@ -77,6 +77,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "nvram": "",
             "tpm": "",
             "agent": False,
+            "emulated": False,
             "mounts": (),
             "remedied": NO_REMEDIES,
             "ledger": {},

@@ -110,7 +110,7 @@ def _step_run(runtime: Runtime, record: RunRecord, lease: Lease) -> StepRun:
         hypervisor=runtime.hypervisor,
         hosts=runtime.hosts,
         cordon_of=runtime.cordons.find,
-        policy=policy_of(settings.policy(record.request.policy), record.method),
+        policy=policy_of(settings.policy(record.request.policy), record),
         limits=Limits(settings.lease_s, settings.progress_period_s, settings.unreachable_timeout_s),
         stopping=runtime.stopping,
     )

@@ -55,7 +55,7 @@ def test_refused_and_tried_again(bench: Bench) -> None:
     workflow.retry(bench.runtime, "m")
     bench.deliver_all()
     assert [state for _, state in states(bench)] == ["queued", "checking", "refused", *THE_WAY]
-    refused = next(t.event for t in bench.runtime.events.read(BEGINNING) if t.event.state is State.REFUSED)
+    refused = next(t.event for t in bench.runtime.events.read(BEGINNING) if t.event.state == State.REFUSED)
     assert refused.error is not None
     assert refused.error.code == "HOST_CORDONED"
 
@@ -128,6 +128,7 @@ def test_what_is_written(bench: Bench, redis_server: RedisServer) -> None:
         "previous": None,
         "attempt": 1,
         "vm": "web-7",
+        "drain": "",
         "uuid": None,
         "source": None,
         "destination": "beta",

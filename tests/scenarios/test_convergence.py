@@ -22,8 +22,6 @@ POLICIES = {
     "stall": SLOW | {"stall_timeout_s": 4.0},
     "pause": {"bandwidth_mib_s": 24, "completion_timeout_s": 4.0, "on_timeout": "pause"},
     "hopeless": {"bandwidth_mib_s": 1, "completion_timeout_s": 2.0, "on_timeout": "pause"},
-    "endless": SLOW,
-    "steps": {"bandwidth_mib_s": 48, "downtime_steps_ms": [1, 2, 5], "max_downtime_ms": 2000},
 }
 BUSY: dict[str, Any] = {"memory_mib": 128, "fill_mib": 48, "dirty_mib_s": 96}
 """Changes all that it has filled twice a second."""
@@ -93,13 +91,6 @@ def test_it_stands_still_and_is_given_up_all_the_same(running: Stack, lab: Lab, 
         check_invariants(running, busy, record, was_running=True, autostart=False, watch=watch)
         check_goes_on(lab, busy, str(record.source), watch)
         watch.check_continued()
-
-
-def test_longer_pauses_one_after_the_other(running: Stack, lab: Lab, busy: Guest) -> None:
-    record = running.wait_end(ask(running, lab, busy, "steps").id)
-    assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
-    assert record.converging.step >= 2
-    check_invariants(running, busy, record, was_running=True, autostart=False)
 
 
 def test_who_adopts_it_knows_since_when(running: Stack, lab: Lab, busy: Guest) -> None:

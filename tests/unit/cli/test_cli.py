@@ -51,6 +51,9 @@ class MemoryClient:
     def show(self, run_id: str) -> RunRecord:
         return self._answer("show", run_id)
 
+    def find_drain(self, drain_id: str) -> None:
+        """It knows of no drains."""
+
     def cancel(self, run_id: str) -> RunRecord:
         return self._answer("cancel", run_id)
 
