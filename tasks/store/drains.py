@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import redis
@@ -15,7 +16,9 @@ from tasks.store.runs import PREFIX, load_script, read_clock, translated
 HOLDING = frozenset({DrainState.PLANNING, DrainState.PAUSED, DrainState.CANCELLING})
 """States in which a drain's queued migrations wait."""
 
-UNLOCK = "if redis.call('GET', ARGV[1]) == ARGV[2] then return redis.call('DEL', ARGV[1]) end return 0"
+LOCK = f"{PREFIX}drains:lock"
+RENEW = "if redis.call('GET', ARGV[1]) == ARGV[2] then return redis.call('PEXPIRE', ARGV[1], ARGV[3]) end return 0"
+"""An expiry of 0 deletes."""
 
 
 class DrainStore:
@@ -26,7 +29,7 @@ class DrainStore:
         self._retention_s = retention_s
         self._events_kept = events_kept
         self._write = client.register_script(load_script("drain.lua"))
-        self._unlock = client.register_script(UNLOCK)
+        self._renew = client.register_script(RENEW)
 
     def now(self) -> float:
         """Redis TIME, seconds since the epoch."""
@@ -96,15 +99,22 @@ class DrainStore:
         with translated():
             return set(self._redis.smembers(f"{PREFIX}drains:held"))  # type: ignore[arg-type]
 
-    def lock(self, owner: str, seconds: int = 120) -> bool:
-        """Be the only one who looks at drains, for so long at most; False when somebody else is."""
+    def lock(self, seconds: float) -> str:
+        """Be the only one who looks at drains, for so long; returns what to renew and to unlock with, empty when it is
+        somebody else's turn."""
+        token = str(uuid.uuid4())
         with translated():
-            return bool(self._redis.set(f"{PREFIX}drains:lock", owner, nx=True, ex=seconds))
+            taken = self._redis.set(LOCK, token, nx=True, px=int(seconds * 1000))
+        return token if taken else ""
 
-    def unlock(self, owner: str) -> None:
-        """Let others look; nothing happens when it is somebody else's turn by now."""
+    def renew(self, token: str, seconds: float) -> None:
+        """Stay the only one; nothing happens when it is somebody else's turn by now."""
         with translated():
-            self._unlock(args=[f"{PREFIX}drains:lock", owner])
+            self._renew(args=[LOCK, token, int(seconds * 1000)])
+
+    def unlock(self, token: str) -> None:
+        """Let others look."""
+        self.renew(token, 0)
 
     def _put(self, record: DrainRecord, before: DrainRecord | None) -> tuple[str, str]:
         changed = before is None or before.state is not record.state

@@ -6,47 +6,24 @@ A drain owns nothing but its record: VMs move by ordinary migrations, whose reco
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainRequest, DrainState, DrainVm, Fate, parse_drain
-from tasks.model.errors import HypervisorError, InvalidRequest, StaleOwner
-from tasks.model.finding import Severity
-from tasks.model.host import HostFacts
-from tasks.model.plan import Plan
+from tasks.model.errors import HypervisorError, InvalidRequest, StaleOwner, StoreUnavailable
 from tasks.model.request import parse_request
-from tasks.model.run import ErrorInfo, RunRecord
-from tasks.parallel import gather
-from tasks.planning.draining import (
-    Coming,
-    Needs,
-    Reserve,
-    closed_site,
-    guest_of,
-    migration_values,
-    on_the_way,
-    refreshed,
-    site_of,
-    what_is_left,
-    why_left_alone,
-)
-from tasks.planning.placement import Placement, Site, place
-from tasks.steps.survey import survey
+from tasks.model.run import ErrorInfo
+from tasks.parallel import make_thread
+from tasks.planning.draining import migration_values, refreshed, what_is_left, why_left_alone
 from tasks.workflow.operations import cancel as cancel_migration
 from tasks.workflow.operations import check_inventory, submit
+from tasks.workflow.places import Fleet, find_places, look_at_fleet
 from tasks.workflow.runtime import Runtime
 
 log = logging.getLogger(__name__)
-
-PATIENCE_S = 60.0
-"""How long hosts that hang may hold up a look at all of them."""
-AT_ONCE = 16
-_NOTHING = Coming()
-
 
 # -- what people and other systems may do -----------------------------------------------------------------------------
 
@@ -91,8 +68,8 @@ def plan_drain(runtime: Runtime, values: dict[str, Any]) -> DrainRecord:
         InvalidRequest, HypervisorError
     """
     record = DrainRecord(id="dry-run", request=check_drain(runtime, values))
-    fleet = _look_at_fleet(runtime, record)
-    return record.model_copy(update={"vms": _find_places(runtime, record, fleet, fleet.of(record.request.host))})
+    fleet = look_at_fleet(runtime, record)
+    return record.model_copy(update={"vms": find_places(runtime, record, fleet, fleet.of(record.request.host))})
 
 
 def pause_drain(runtime: Runtime, drain_id: str) -> DrainRecord:
@@ -141,14 +118,39 @@ def advance_drains(runtime: Runtime) -> int:
     """Look once at every drain that is not over; returns at how many. One process at a time does it: places are found
     for one drain after the other, so that none is given away twice."""
     under_way = runtime.drains.under_way()
-    if not under_way or not runtime.drains.lock(runtime.owner):
+    if not under_way:
         return 0
-    try:
-        for drain_id in sorted(under_way.values()):
+    with _turn(runtime) as mine:
+        for drain_id in sorted(under_way.values()) if mine else ():
             _advance(runtime, drain_id)
+    return len(under_way) if mine else 0
+
+
+@contextmanager
+def _turn(runtime: Runtime) -> Iterator[bool]:
+    """Whether it is our turn to look; kept for as long as it takes, and gone soon after a process that died."""
+    lease_s = runtime.settings.lease_s
+    token = runtime.drains.lock(lease_s)
+    if not token:
+        yield False
+        return
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(lease_s / 3):
+            try:
+                runtime.drains.renew(token, lease_s)
+            except StoreUnavailable as error:
+                log.warning("the turn to look at drains was not renewed: %s", error)
+
+    thread = make_thread(renew, "drains")
+    thread.start()
+    try:
+        yield True
     finally:
-        runtime.drains.unlock(runtime.owner)
-    return len(under_way)
+        over.set()
+        thread.join()
+        runtime.drains.unlock(token)
 
 
 def _advance(runtime: Runtime, drain_id: str) -> None:
@@ -173,9 +175,9 @@ def _note(runtime: Runtime, drain_id: str, why: str) -> None:
 
 def _plan(runtime: Runtime, record: DrainRecord) -> None:
     record = _cordon(runtime, record)
-    fleet = _look_at_fleet(runtime, record)
+    fleet = look_at_fleet(runtime, record)
     kept = tuple(vm for vm in record.vms if vm.fate is Fate.MOVED)
-    found = _find_places(runtime, record, fleet, fleet.of(record.request.host))
+    found = find_places(runtime, record, fleet, fleet.of(record.request.host))
     vms = (*(vm for vm in kept if vm.uuid not in {v.uuid for v in found}), *found)
     stuck = [vm for vm in found if vm.fate is Fate.STAYS and not _by_request(record, fleet, vm)]
     if record.request.strict and stuck:
@@ -196,13 +198,13 @@ def _run(runtime: Runtime, record: DrainRecord) -> None:
     record, views = _refresh(runtime, record)
     fresh = _newcomers(record, views)
     if fresh:
-        places = _find_places(runtime, record, _look_at_fleet(runtime, record), fresh)
+        places = find_places(runtime, record, look_at_fleet(runtime, record), fresh)
         kept = tuple(vm for vm in record.vms if vm.uuid not in {view.uuid for view in fresh})
         record = runtime.drains.commit(record, record.model_copy(update={"vms": (*kept, *places)}))
     if any(vm.fate is Fate.WAITING for vm in record.vms):
         # Written down before it is asked for: whoever looks next asks again, under the same ids.
         record = runtime.drains.commit(record, _numbered(record))
-    for vm in record.vms:
+    for vm in sorted(record.vms, key=lambda vm: -vm.memory_kib):  # what takes longest begins first
         if vm.fate is Fate.MOVING and runtime.store.find(vm.migration) is None:
             submit(runtime, migration_values(record, vm), vm.migration, drain=record.id)
     if not any(vm.fate is Fate.MOVING for vm in record.vms):
@@ -307,143 +309,6 @@ def _reason(record: DrainRecord) -> str:
     return f"drain {record.id}"
 
 
-def _by_request(record: DrainRecord, fleet: _Fleet, vm: DrainVm) -> bool:
+def _by_request(record: DrainRecord, fleet: Fleet, vm: DrainVm) -> bool:
     view = next((v for v in fleet.of(record.request.host) if v.uuid == vm.uuid), None)
     return view is not None and bool(why_left_alone(record.request, view))
-
-
-# -- finding places -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Fleet:
-    """All hosts of the inventory, looked at once."""
-
-    facts: Mapping[str, HostFacts]
-    views: Mapping[str, Sequence[DomainView]]
-    silent: Mapping[str, str]
-    """Host -> why nothing is known of it."""
-
-    def of(self, host: str) -> Sequence[DomainView]:
-        return self.views.get(host, ())
-
-
-def _look_at_fleet(runtime: Runtime, record: DrainRecord) -> _Fleet:
-    """The host that is emptied must answer; others that do not are no destinations for now."""
-    hypervisor, host = runtime.hypervisor, record.request.host
-
-    def look(name: str) -> tuple[HostFacts, list[DomainView]] | HypervisorError:
-        try:
-            return hypervisor.fetch_facts(name), list(hypervisor.list_domains(name))
-        except HypervisorError as error:
-            return error
-
-    answers = gather({name: partial(look, name) for name in runtime.hosts}, at_once=AT_ONCE, timeout_s=PATIENCE_S)
-    seen = {name: answer for name, answer in answers.items() if isinstance(answer, tuple)}
-    silent = {name: answer.message for name, answer in answers.items() if isinstance(answer, HypervisorError)}
-    silent |= {name: f"{name} does not answer" for name in runtime.hosts if name not in answers}
-    mine = answers.get(host)
-    if isinstance(mine, HypervisorError):
-        raise mine
-    return _Fleet(
-        facts={name: facts for name, (facts, _) in seen.items()},
-        views={name: views for name, (_, views) in seen.items()},
-        silent=silent,
-    )
-
-
-def _sites(runtime: Runtime, record: DrainRecord, fleet: _Fleet) -> list[Site]:
-    """The hosts that VMs may go to, with everything that is on its way there counted in."""
-    placement = runtime.settings.placement
-    reserve = Reserve(placement.memory_reserve_mib, placement.vcpu_overcommit)
-    cordons, drained = runtime.cordons.all(), runtime.drains.under_way()
-    views = {view.uuid: view for found in fleet.views.values() for view in found if view.active}
-    coming = on_the_way(_expected(runtime, record), views)
-    sites = []
-    for name in record.request.to or runtime.hosts:
-        if name == record.request.host:
-            continue
-        why = fleet.silent.get(name, "")
-        if not why and name in cordons:
-            why = f"it is {cordons[name].words}"
-        if not why and name in drained:
-            why = f"it is being emptied by drain {drained[name]}"
-        if why or name not in fleet.facts:
-            sites.append(closed_site(name, why or f"{name} does not answer"))
-        else:
-            sites.append(site_of(fleet.facts[name], fleet.of(name), coming.get(name, _NOTHING), reserve))
-    return sites
-
-
-def _expected(runtime: Runtime, record: DrainRecord) -> list[RunRecord]:
-    """Migrations under way or queued, and those that other drains have found places for and not asked for yet."""
-    runs = {run.id: run for run in (*runtime.store.active(), *runtime.store.queued())}
-    for host, drain_id in runtime.drains.under_way().items():
-        other = runtime.drains.find(drain_id) if drain_id != record.id else None
-        for vm in other.vms if other is not None else ():
-            if vm.fate is Fate.WAITING and vm.destination:
-                request = parse_request({"vm": vm.uuid, "destination": vm.destination, "source": host})
-                runs[f"{drain_id}/{vm.uuid}"] = RunRecord(
-                    id="expected",
-                    request=request,
-                    fingerprint="",
-                    vm=vm.name,
-                    uuid=vm.uuid,
-                    source=host,
-                    destination=vm.destination,
-                )
-    return list(runs.values())
-
-
-def _find_places(
-    runtime: Runtime, record: DrainRecord, fleet: _Fleet, views: Sequence[DomainView]
-) -> tuple[DrainVm, ...]:
-    """A place for each, that preflight agrees to; whoever gets none stays, and it is said why."""
-    moving = [view for view in views if not why_left_alone(record.request, view)]
-    sites = _sites(runtime, record, fleet)
-    needs = {view.uuid: Needs() for view in moving}
-    agreed: dict[tuple[str, str], bool] = {}
-    placement = place([guest_of(view, needs[view.uuid]) for view in moving], sites)
-    for _ in range(4 * len(sites) + 4):
-        asked = [(uuid, host) for uuid, host in placement.hosts.items() if (uuid, host) not in agreed]
-        if not asked:
-            break
-        for uuid, host in asked:
-            plan = _preflight(runtime, record, uuid, host)
-            agreed[uuid, host] = plan.allowed
-            needs[uuid] = _learnt(needs[uuid], host, plan)
-        guests = [guest_of(view, needs[view.uuid]) for view in moving]
-        placement = place(guests, sites, planned={u: h for u, h in placement.hosts.items() if agreed[u, h]})
-    return tuple(_fate(record, view, placement, agreed) for view in views)
-
-
-def _preflight(runtime: Runtime, record: DrainRecord, uuid: str, host: str) -> Plan:
-    vm = DrainVm(uuid=uuid, name="", active=True, memory_kib=0, fate=Fate.WAITING, destination=host)
-    request = parse_request(migration_values(record, vm))
-    return survey(runtime.hypervisor, runtime.hosts, request, cordon=runtime.cordons.find(host))
-
-
-def _learnt(needs: Needs, host: str, plan: Plan) -> Needs:
-    if not plan.allowed:
-        blockers = [finding.message for finding in plan.findings if finding.severity is Severity.BLOCKER]
-        more = f" (and {len(blockers) - 1} more)" if len(blockers) > 1 else ""
-        return replace(needs, unfit={**needs.unfit, host: f"{blockers[0]}{more}"})
-    pools: dict[str, int] = {}
-    for copy in plan.copies:
-        if copy.pool:
-            pools[copy.pool] = pools.get(copy.pool, 0) + copy.allocation_bytes
-    return replace(needs, pools=pools)
-
-
-def _fate(
-    record: DrainRecord, view: DomainView, placement: Placement, agreed: Mapping[tuple[str, str], bool]
-) -> DrainVm:
-    shared = {"uuid": view.uuid, "name": view.name, "active": view.active, "memory_kib": view.memory_kib}
-    if reason := why_left_alone(record.request, view):
-        return DrainVm(fate=Fate.STAYS, reason=reason, **shared)
-    choice = next(choice for choice in placement.choices if choice.uuid == view.uuid)
-    if choice.host is None or not agreed.get((view.uuid, choice.host), False):
-        return DrainVm(fate=Fate.STAYS, reason=choice.reason, others=dict(choice.others), **shared)
-    return DrainVm(
-        fate=Fate.WAITING, destination=choice.host, reason=choice.reason, others=dict(choice.others), **shared
-    )

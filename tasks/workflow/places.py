@@ -1,0 +1,171 @@
+"""Where the VMs of a drain may go: all hosts looked at once, then placement and preflight until both agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from tasks.model.domain import DomainView
+from tasks.model.drain import DrainRecord, DrainVm, Fate
+from tasks.model.errors import HypervisorError
+from tasks.model.finding import Severity
+from tasks.model.host import HostFacts
+from tasks.model.plan import Plan
+from tasks.model.request import parse_request
+from tasks.model.run import RunRecord
+from tasks.parallel import gather
+from tasks.planning.draining import (
+    Coming,
+    Needs,
+    Reserve,
+    closed_site,
+    guest_of,
+    migration_values,
+    on_the_way,
+    site_of,
+    why_left_alone,
+)
+from tasks.planning.placement import Placement, Site, place
+from tasks.steps.survey import survey
+from tasks.workflow.runtime import Runtime
+
+PATIENCE_S = 60.0
+"""How long hosts that hang may hold up a look at all of them."""
+AT_ONCE = 16
+_NOTHING = Coming()
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All hosts of the inventory, looked at once."""
+
+    facts: Mapping[str, HostFacts]
+    views: Mapping[str, Sequence[DomainView]]
+    silent: Mapping[str, str]
+    """Host -> why nothing is known of it."""
+
+    def of(self, host: str) -> Sequence[DomainView]:
+        """The VMs of one host; none when nothing is known of it."""
+        return self.views.get(host, ())
+
+
+def look_at_fleet(runtime: Runtime, record: DrainRecord) -> Fleet:
+    """The host that is emptied must answer; others that do not are no destinations for now."""
+    hypervisor, host = runtime.hypervisor, record.request.host
+
+    def look(name: str) -> tuple[HostFacts, list[DomainView]] | HypervisorError:
+        try:
+            return hypervisor.fetch_facts(name), list(hypervisor.list_domains(name))
+        except HypervisorError as error:
+            return error
+
+    answers = gather({name: partial(look, name) for name in runtime.hosts}, at_once=AT_ONCE, timeout_s=PATIENCE_S)
+    seen = {name: answer for name, answer in answers.items() if isinstance(answer, tuple)}
+    silent = {name: answer.message for name, answer in answers.items() if isinstance(answer, HypervisorError)}
+    silent |= {name: f"{name} does not answer" for name in runtime.hosts if name not in answers}
+    mine = answers.get(host)
+    if isinstance(mine, HypervisorError):
+        raise mine
+    return Fleet(
+        facts={name: facts for name, (facts, _) in seen.items()},
+        views={name: views for name, (_, views) in seen.items()},
+        silent=silent,
+    )
+
+
+def _sites(runtime: Runtime, record: DrainRecord, fleet: Fleet) -> list[Site]:
+    """The hosts that VMs may go to, with everything that is on its way there counted in."""
+    placement = runtime.settings.placement
+    reserve = Reserve(placement.memory_reserve_mib, placement.vcpu_overcommit)
+    cordons, drained = runtime.cordons.all(), runtime.drains.under_way()
+    views = {view.uuid: view for found in fleet.views.values() for view in found if view.active}
+    coming = on_the_way(_expected(runtime, record), views)
+    sites = []
+    for name in record.request.to or runtime.hosts:
+        if name == record.request.host:
+            continue
+        why = fleet.silent.get(name, "")
+        if not why and name in cordons:
+            why = f"it is {cordons[name].words}"
+        if not why and name in drained:
+            why = f"it is being emptied by drain {drained[name]}"
+        if why or name not in fleet.facts:
+            sites.append(closed_site(name, why or f"{name} does not answer"))
+        else:
+            sites.append(site_of(fleet.facts[name], fleet.of(name), coming.get(name, _NOTHING), reserve))
+    return sites
+
+
+def _expected(runtime: Runtime, record: DrainRecord) -> list[RunRecord]:
+    """Migrations under way or queued, and those that other drains have found places for and not asked for yet."""
+    runs = {run.id: run for run in (*runtime.store.active(), *runtime.store.queued())}
+    for host, drain_id in runtime.drains.under_way().items():
+        other = runtime.drains.find(drain_id) if drain_id != record.id else None
+        for vm in other.vms if other is not None else ():
+            if vm.fate is Fate.WAITING and vm.destination:
+                request = parse_request({"vm": vm.uuid, "destination": vm.destination, "source": host})
+                runs[f"{drain_id}/{vm.uuid}"] = RunRecord(
+                    id="expected",
+                    request=request,
+                    fingerprint="",
+                    vm=vm.name,
+                    uuid=vm.uuid,
+                    source=host,
+                    destination=vm.destination,
+                )
+    return list(runs.values())
+
+
+def find_places(
+    runtime: Runtime, record: DrainRecord, fleet: Fleet, views: Sequence[DomainView]
+) -> tuple[DrainVm, ...]:
+    """A place for each, that preflight agrees to; whoever gets none stays, and it is said why."""
+    moving = [view for view in views if not why_left_alone(record.request, view)]
+    sites = _sites(runtime, record, fleet)
+    needs = {view.uuid: Needs() for view in moving}
+    agreed: dict[tuple[str, str], bool] = {}
+    placement = place([guest_of(view, needs[view.uuid]) for view in moving], sites)
+    for _ in range(4 * len(sites) + 4):
+        asked = [(uuid, host) for uuid, host in placement.hosts.items() if (uuid, host) not in agreed]
+        if not asked:
+            break
+        for uuid, host in asked:
+            plan = _preflight(runtime, record, uuid, host)
+            agreed[uuid, host] = plan.allowed
+            needs[uuid] = _learnt(needs[uuid], host, plan)
+        guests = [guest_of(view, needs[view.uuid]) for view in moving]
+        placement = place(guests, sites, planned={u: h for u, h in placement.hosts.items() if agreed[u, h]})
+    return tuple(_fate(record, view, placement, agreed) for view in views)
+
+
+def _preflight(runtime: Runtime, record: DrainRecord, uuid: str, host: str) -> Plan:
+    vm = DrainVm(uuid=uuid, name="", active=True, memory_kib=0, fate=Fate.WAITING, destination=host)
+    request = parse_request(migration_values(record, vm))
+    return survey(runtime.hypervisor, runtime.hosts, request, cordon=runtime.cordons.find(host))
+
+
+def _learnt(needs: Needs, host: str, plan: Plan) -> Needs:
+    if not plan.allowed:
+        blockers = [finding.message for finding in plan.findings if finding.severity is Severity.BLOCKER]
+        more = f" (and {len(blockers) - 1} more)" if len(blockers) > 1 else ""
+        return replace(needs, unfit={**needs.unfit, host: f"{blockers[0]}{more}"})
+    pools: dict[str, int] = {}
+    for copy in plan.copies:
+        if copy.pool:
+            pools[copy.pool] = pools.get(copy.pool, 0) + copy.allocation_bytes
+    return replace(needs, pools=pools)
+
+
+def _fate(
+    record: DrainRecord, view: DomainView, placement: Placement, agreed: Mapping[tuple[str, str], bool]
+) -> DrainVm:
+    shared = {"uuid": view.uuid, "name": view.name, "active": view.active, "memory_kib": view.memory_kib}
+    if reason := why_left_alone(record.request, view):
+        return DrainVm(fate=Fate.STAYS, reason=reason, **shared)
+    choice = next(choice for choice in placement.choices if choice.uuid == view.uuid)
+    if choice.host is None or not agreed.get((view.uuid, choice.host), False):
+        return DrainVm(fate=Fate.STAYS, reason=choice.reason, others=dict(choice.others), **shared)
+    return DrainVm(
+        fate=Fate.WAITING, destination=choice.host, reason=choice.reason, others=dict(choice.others), **shared
+    )
