@@ -18,6 +18,7 @@ from tasks.commands.doctor import doctor
 from tasks.commands.drains import drain, drains, parse_labels, pause, resume, show_drain
 from tasks.commands.drains import follow as follow_drain
 from tasks.commands.programs import beat, flower, worker
+from tasks.commands.times import DeadlineOption, NotBeforeOption, WindowOption, ZoneOption, times_of
 from tasks.model.drain import DrainRecord
 from tasks.model.errors import (
     ConfigurationError,
@@ -363,6 +364,11 @@ def migrate(
     remedy: RemedyOption = None,
     source_disks: SourceDisksOption = "keep",
     policy: PolicyOption = "default",
+    priority: Annotated[int, typer.Option(help="The higher, the earlier it starts when several wait.")] = 0,
+    window: WindowOption = None,
+    time_zone: ZoneOption = "UTC",
+    not_before: NotBeforeOption = None,
+    deadline: DeadlineOption = None,
     run_id: Annotated[str | None, typer.Option("--id", help="Idempotency key; made up when absent.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, kept in the record.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the end.")] = False,
@@ -372,6 +378,8 @@ def migrate(
     values = _values(
         vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks
     ) | {"labels": parse_labels(label or [])}
+    values |= {"priority": priority} if priority else {}
+    values |= times_of(window, time_zone, not_before, deadline)
     with _client() as client:
         record = client.submit(values, run_id=run_id)
         if wait:

@@ -38,8 +38,20 @@ def _signature(
     verify: Any = None,
     remedies: Any = None,
     source_disks: Any = None,
+    window: Any = None,
+    time_zone: Any = None,
+    not_before: Any = None,
+    deadline: Any = None,
+    priority: Any = None,
 ) -> None:
     """The arguments of ``tasks.migrate``, in their order; later ones have to be named."""
+
+
+_MAY_BE_NULL = (
+    *("labels", "pools", "devices", "sizes", "accept", "remedies", "verify", "source_disks"),
+    *("window", "time_zone", "not_before", "deadline", "priority"),
+)
+"""Arguments that may be null, which is the same as not said."""
 
 
 def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -48,7 +60,7 @@ def _parse(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any
     except TypeError as error:
         raise InvalidRequest("INVALID_REQUEST", f"tasks.migrate: {error}", "see the arguments in the README") from None
     run_id = values.pop("id", None)
-    for name in ("labels", "pools", "devices", "sizes", "accept", "remedies", "verify", "source_disks"):
+    for name in _MAY_BE_NULL:
         if values.get(name, ...) is None:
             del values[name]
     return values, run_id

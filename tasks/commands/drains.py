@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tasks.commands.completion import complete_host, complete_policy
+from tasks.commands.times import DeadlineOption, NotBeforeOption, WindowOption, ZoneOption, times_of
 from tasks.model.drain import DrainRecord, DrainState, Fate
 from tasks.model.errors import InvalidRequest
 
@@ -41,6 +42,11 @@ def drain(
         list[str] | None, typer.Option(metavar="CODE", help="A finding that shall not stand in any VM's way.")
     ] = None,
     remedy: Annotated[list[str] | None, typer.Option(metavar="NAME", help="As for vmferry migrate.")] = None,
+    priority: Annotated[int, typer.Option(help="The higher, the earlier its migrations start.")] = 0,
+    window: WindowOption = None,
+    time_zone: ZoneOption = "UTC",
+    not_before: NotBeforeOption = None,
+    deadline: DeadlineOption = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, kept in all records.")] = None,
     drain_id: Annotated[str | None, typer.Option("--id", help="Idempotency key; made up when absent.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the end.")] = False,
@@ -52,6 +58,8 @@ def drain(
     values: dict[str, Any] = {"host": host, "strict": strict, "shut_off": shut_off, "policy": policy}
     more = {"to": to, "leave": leave, "accept": accept, "remedies": remedy, "labels": parse_labels(label or [])}
     values |= {name: value for name, value in more.items() if value}
+    values |= {"priority": priority} if priority else {}
+    values |= times_of(window, time_zone, not_before, deadline)
     with closing(_client()) as client:
         if dry_run:
             plan = client.plan_drain(values)

@@ -7,11 +7,11 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from tasks.model.errors import InvalidRequest, VmferryError
 from tasks.model.frozen import Frozen
-from tasks.model.request import FindingCode, HostName, Label, PolicyName, RemedyName, VmName
+from tasks.model.request import FindingCode, HostName, Label, PolicyName, RemedyName, Times, VmName
 from tasks.model.run import ErrorInfo
 
 DRAIN_SCHEMA_VERSION = 1
@@ -71,10 +71,8 @@ class Fate(StrEnum):
     """It left the host, or its definition was removed, without this drain."""
 
 
-class DrainRequest(BaseModel):
-    """One host to be emptied; exactly what the caller sent, normalised."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class DrainRequest(Times):
+    """One host to be emptied; exactly what the caller sent, normalised. Its times are those of each migration."""
 
     host: HostName
     """Inventory name of the host."""
@@ -87,6 +85,8 @@ class DrainRequest(BaseModel):
     leave: list[VmName] = Field(default_factory=list, max_length=1000)
     """VMs that stay, by name or UUID."""
     policy: PolicyName = "default"
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """Of all its migrations."""
     accept: list[FindingCode] = Field(default_factory=list, max_length=32)
     """As for each migration."""
     remedies: list[RemedyName] = Field(default_factory=list, max_length=32)

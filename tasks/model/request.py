@@ -67,10 +67,34 @@ RemedyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,31}$")]
 Label = Annotated[str, StringConstraints(max_length=255)]
 
 
-class MigrationRequest(BaseModel):
-    """One VM to be moved; exactly what the caller sent, normalised, before anything is resolved."""
+class Times(BaseModel):
+    """When something may start; what is absent does not limit it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    window: Annotated[str, StringConstraints(max_length=32)] | None = None
+    """Hours of every day, ``22:00-06:00``, over midnight or not. Nothing starts that is expected to end after it."""
+    time_zone: Annotated[str, StringConstraints(max_length=64)] = "UTC"
+    """IANA name of the window's time zone."""
+    not_before: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Seconds since the epoch."""
+    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Nothing starts that is expected to end after it, seconds since the epoch."""
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether anything limits when it may start."""
+        return bool(self.window) or self.not_before is not None or self.deadline is not None
+
+    @property
+    def times(self) -> dict[str, Any]:
+        """What was said of them, to be passed on."""
+        said = {name: getattr(self, name) for name in Times.model_fields}
+        return {name: value for name, value in said.items() if value != Times.model_fields[name].default}
+
+
+class MigrationRequest(Times):
+    """One VM to be moved; exactly what the caller sent, normalised, before anything is resolved."""
 
     vm: VmName
     """Name or UUID of the VM."""
@@ -99,6 +123,8 @@ class MigrationRequest(BaseModel):
     remedies: list[RemedyName] = Field(default_factory=list, max_length=32)
     """What vmferry shall do about findings that would stand in the way; a rollback takes it back."""
     policy: PolicyName = "default"
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """The higher, the earlier it starts when several wait for the same limit."""
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
     """Free text for the caller's own use, returned in the record."""
 

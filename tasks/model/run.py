@@ -237,6 +237,8 @@ class RunRecord(Control):
     """Directory of an emulated TPM's state, on both hosts, when it is copied."""
     files: tuple[FileCopy, ...] = ()
     """Files beside the disks that go along."""
+    expected_bytes: int = 0
+    """What it has to move at least, as far as that is known before it is looked at: its memory."""
     drain: str = ""
     """Id of the drain that it belongs to."""
     mounts: tuple[Mount, ...] = ()

@@ -121,5 +121,7 @@ def migration_values(record: DrainRecord, vm: DrainVm) -> dict[str, object]:
     request = record.request
     values: dict[str, object] = {"vm": vm.uuid, "destination": vm.destination, "source": request.host}
     values |= {"policy": request.policy, "labels": dict(request.labels)}
+    values |= {"priority": request.priority} if request.priority else {}
     values |= {"accept": list(request.accept)} if request.accept else {}
-    return values | ({"remedies": list(request.remedies)} if request.remedies else {})
+    values |= {"remedies": list(request.remedies)} if request.remedies else {}
+    return values | request.times

@@ -4,6 +4,17 @@ from tasks.store.client import connect
 from tasks.store.cordons import CordonStore
 from tasks.store.drains import DrainStore
 from tasks.store.events import EventStore
+from tasks.store.rates import RateStore
 from tasks.store.runs import Admission, Limits, RunStore, Submission
 
-__all__ = ["Admission", "CordonStore", "DrainStore", "EventStore", "Limits", "RunStore", "Submission", "connect"]
+__all__ = [
+    "Admission",
+    "CordonStore",
+    "DrainStore",
+    "EventStore",
+    "Limits",
+    "RateStore",
+    "RunStore",
+    "Submission",
+    "connect",
+]

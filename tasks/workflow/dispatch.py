@@ -13,6 +13,7 @@ from tasks.steps.locate import choose_source, look_everywhere
 from tasks.steps.survey import STEPS
 from tasks.store import Limits
 from tasks.workflow.runtime import Runtime
+from tasks.workflow.timing import may_start, note_rate
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ def settle(
     record = runtime.store.commit(record, after, guard=guard, deadline_in=0, release=release)  # type: ignore[arg-type]
     with log_context(id=record.id, attempt=record.attempt):
         log.info("%s %s%s", record.id, state, f": {error.message}" if error else "")
+    if state is State.SUCCEEDED:
+        note_rate(runtime, record)
     publish(runtime, record)
     return record
 
@@ -48,15 +51,18 @@ def publish(runtime: Runtime, record: RunRecord) -> None:
 
 
 def dispatch(runtime: Runtime) -> int:
-    """Admit what can start now, oldest first; returns how many. Harmless when several run at the same time."""
+    """Admit what can start now, by priority, then oldest first; returns how many.
+
+    Harmless when several run at the same time.
+    """
     admitted, full, held = 0, set[str](), runtime.drains.held()
-    for record in runtime.store.queued():
+    for record in sorted(runtime.store.queued(), key=lambda record: -record.request.priority):
         try:
             if record.drain in held:
                 _note_why(runtime, record, f"drain {record.drain} is paused")
                 continue
             located = _locate(runtime, record)
-            if located is not None:
+            if located is not None and _is_time(runtime, located):
                 admitted += _admit(runtime, located, full)
         except StaleOwner:
             continue  # somebody else dealt with it meanwhile
@@ -74,8 +80,21 @@ def _locate(runtime: Runtime, record: RunRecord) -> RunRecord | None:
     except InvalidRequest as error:
         settle(runtime, record, State.REFUSED, ErrorInfo(code=error.code, message=error.message, hint=error.hint))
         return None
-    after = record.model_copy(update={"vm": view.name, "uuid": view.uuid, "source": view.host})
+    expected = view.memory_kib * 1024 if view.active else 0
+    found = {"vm": view.name, "uuid": view.uuid, "source": view.host, "expected_bytes": expected}
+    after = record.model_copy(update=found)
     return runtime.store.commit(record, after, guard="rev")
+
+
+def _is_time(runtime: Runtime, record: RunRecord) -> bool:
+    """Whether it may start now; one that can never start in its times is refused."""
+    verdict = may_start(runtime, record)
+    if not verdict.may_start and verdict.not_before is None:
+        error = ErrorInfo(code="DOES_NOT_FIT", message=verdict.why, hint="ask for more time, or without a deadline")
+        settle(runtime, record, State.REFUSED, error)
+    elif not verdict.may_start:
+        _note_why(runtime, record, verdict.why)
+    return verdict.may_start
 
 
 def _admit(runtime: Runtime, record: RunRecord, full: set[str]) -> int:

@@ -56,7 +56,7 @@ def check_drain(runtime: Runtime, values: dict[str, Any]) -> DrainRequest:
         raise InvalidRequest("NO_DESTINATION", message, "add hosts to the inventory, or name others with --to")
     for host in others:  # each is a destination that a migration may be asked to
         probe = {"vm": "any", "destination": host, "source": request.host, "policy": request.policy}
-        more = {"accept": list(request.accept), "remedies": list(request.remedies)}
+        more = {"accept": list(request.accept), "remedies": list(request.remedies), **request.times}
         check_inventory(runtime, parse_request(probe | more))
     return request
 

@@ -13,6 +13,7 @@ from tasks.planning.preflight import DESCRIPTIONS
 from tasks.planning.remedies import REMEDIES
 from tasks.workflow.dispatch import dispatch, publish, settle
 from tasks.workflow.runtime import Runtime
+from tasks.workflow.timing import schedule_of
 
 TOO_LATE = frozenset({State.FINISHING})
 
@@ -71,6 +72,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "method": None,
             "storage": None,
             "started_at": None,
+            "expected_bytes": 0,
             "copies": (),
             "files": (),
             "converging": Progressed(),
@@ -146,12 +148,14 @@ def check_inventory(runtime: Runtime, request: MigrationRequest) -> None:
     """Refuse names that the configuration does not have.
 
     Raises:
-        InvalidRequest: ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``, ``UNKNOWN_FINDING``, ``UNKNOWN_REMEDY``.
+        InvalidRequest: ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``, ``UNKNOWN_FINDING``, ``UNKNOWN_REMEDY``,
+            ``INVALID_WINDOW``, ``UNKNOWN_TIME_ZONE``.
     """
     for host in filter(None, (request.destination, request.source)):
         if host not in runtime.settings.hosts:
             known = ", ".join(runtime.settings.hosts) or "none"
             raise InvalidRequest("UNKNOWN_HOST", f"{host} is not in the inventory", f"known hosts: {known}")
+    schedule_of(request)
     if request.source == request.destination:
         raise InvalidRequest("SAME_HOST", f"source and destination are both {request.destination}", "name two hosts")
     if unknown := [code for code in request.accept if code not in DESCRIPTIONS]:

@@ -11,7 +11,7 @@ from typing import Protocol
 from config.settings import Settings
 from tasks.model.ports import Hypervisor
 from tasks.model.run import RunRecord, StepName
-from tasks.store import CordonStore, DrainStore, EventStore, RunStore
+from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore
 
 
 class Messenger(Protocol):
@@ -42,6 +42,7 @@ class Runtime:
     cordons: CordonStore
     events: EventStore
     drains: DrainStore
+    rates: RateStore
     hypervisor: Hypervisor
     messenger: Messenger
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -1,0 +1,40 @@
+"""When a migration may start: its window, not-before and deadline, against how long it is expected to take."""
+
+from __future__ import annotations
+
+from tasks.model.request import MigrationRequest, Times
+from tasks.model.run import RunRecord
+from tasks.planning.estimates import estimate_move
+from tasks.planning.windows import Schedule, Verdict, decide_start, parse_window
+from tasks.workflow.runtime import Runtime
+
+LEAST_BYTES = 1 << 24
+"""Moves of less say more about beginnings and ends than about the link."""
+
+
+def schedule_of(times: Times) -> Schedule:
+    """A request's times.
+
+    Raises:
+        InvalidRequest: ``INVALID_WINDOW``, ``UNKNOWN_TIME_ZONE``.
+    """
+    window = parse_window(times.window, times.time_zone) if times.window else None
+    return Schedule(window, times.not_before, times.deadline)
+
+
+def may_start(runtime: Runtime, record: RunRecord) -> Verdict:
+    """Whether it may start now; of what it has to move only the memory is known before it is looked at."""
+    request: MigrationRequest = record.request
+    if not request.is_timed:
+        return Verdict(True)
+    rates = runtime.rates.last(record.source, record.destination) if record.source else []
+    estimate = estimate_move(record.expected_bytes, rates)
+    return decide_start(schedule_of(request), runtime.store.now(), estimate)
+
+
+def note_rate(runtime: Runtime, record: RunRecord) -> None:
+    """Remember how fast a move was that has just succeeded."""
+    progress = record.progress
+    moved = progress.memory.processed_bytes + progress.disk.processed_bytes
+    if record.source and moved >= LEAST_BYTES and progress.elapsed_ms > 0:
+        runtime.rates.note(record.source, record.destination, moved * 1000 / progress.elapsed_ms)
