@@ -19,6 +19,7 @@ from tasks.commands.drains import drain, drains, parse_labels, pause, resume, sh
 from tasks.commands.drains import follow as follow_drain
 from tasks.commands.programs import beat, flower, worker
 from tasks.commands.times import DeadlineOption, NotBeforeOption, WindowOption, ZoneOption, times_of
+from tasks.commands.webhooks import webhooks
 from tasks.model.drain import DrainRecord
 from tasks.model.errors import (
     ConfigurationError,
@@ -325,6 +326,7 @@ def events(
 
 app.command()(doctor)
 app.command()(drains)
+app.command()(webhooks)
 
 
 @app.command()

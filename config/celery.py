@@ -164,6 +164,7 @@ def beat_schedule(settings: Settings) -> dict[str, dict[str, object]]:
     return {
         "reconcile": _every(settings.reconcile_period_s, "tasks.reconcile"),
         "dispatch": _every(settings.reconcile_period_s, "tasks.dispatch"),
+        "webhooks": _every(settings.reconcile_period_s, "tasks.deliver_webhooks"),
         "drains": _every(settings.reconcile_period_s, "tasks.advance_drains"),
         "republish": _every(REPUBLISH_PERIOD_S, "tasks.republish"),
         "prune": _every(PRUNE_PERIOD_S, "tasks.prune"),

@@ -89,6 +89,25 @@ class PolicySettings(Section):
     """Seconds without any progress after which the record says ``stalled``."""
 
 
+class WebhookSettings(Section):
+    """Where another system is told of events."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+(/\S*)?$")]
+    """Where each is sent by POST."""
+    secret: SecretStr = Field(min_length=16)
+    """What the signature is made with; at least 16 characters."""
+    kinds: list[Annotated[str, StringConstraints(pattern="^(migration|drain)$")]] = Field(
+        default_factory=lambda: ["migration", "drain"]
+    )
+    """Events of these kinds only."""
+    states: list[str] = Field(default_factory=list)
+    """Only changes to these states; all when empty."""
+    timeout_s: float = Field(10.0, gt=0, le=60)
+    """How long the other side may take, seconds."""
+    give_up_s: float = Field(86_400.0, gt=0)
+    """An event that cannot be delivered is tried again until it is so old, seconds."""
+
+
 class PlacementSettings(Section):
     """How full hosts may become by VMs of drains."""
 
@@ -165,6 +184,8 @@ class Settings(BaseSettings):
     """The inventory; queue messages can name nothing else."""
     policies: dict[PolicyName, PolicySettings] = Field(default_factory=dict)
     """Named policies; ``default`` always exists."""
+    webhooks: dict[PolicyName, WebhookSettings] = Field(default_factory=dict)
+    """Other systems that are told of events."""
     placement: PlacementSettings = Field(default_factory=PlacementSettings)
     """Where VMs of drains may go."""
     flower: FlowerSettings = Field(default_factory=FlowerSettings)

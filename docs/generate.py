@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from config import settings as settings_module
-from config.settings import FlowerSettings, HostSettings, PlacementSettings, PolicySettings, Settings
+from config.settings import FlowerSettings, HostSettings, PlacementSettings, PolicySettings, Settings, WebhookSettings
 from tasks.model import run as run_module
 from tasks.model.run import TERMINAL, TRANSITIONS, State
 from tasks.planning import method, storage
@@ -101,6 +101,10 @@ def settings_page() -> str:
             "A policy called `default` always exists.",
             "",
             *_table(PolicySettings, f"{settings_module.ENV_PREFIX}POLICIES__NAME__"),
+            "",
+            "## `[webhooks.NAME]`",
+            "",
+            *_table(WebhookSettings, f"{settings_module.ENV_PREFIX}WEBHOOKS__NAME__"),
             "",
             "## `[placement]`",
             "",

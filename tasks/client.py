@@ -25,6 +25,7 @@ from tasks.model.host import HostFacts, HostStatus
 from tasks.model.plan import Plan
 from tasks.model.request import parse_id, parse_request
 from tasks.model.run import RunRecord
+from tasks.model.webhook import Delivery, Undelivered
 from tasks.parallel import gather
 from tasks.steps.survey import survey
 from tasks.store.events import BEGINNING
@@ -276,6 +277,22 @@ class Client:
             InvalidRequest: ``INVALID_POSITION``.
         """
         return self._runtime.events.lost_after(after)
+
+    def webhooks(self) -> dict[str, tuple[Delivery | None, int]]:
+        """How far each configured webhook was told, and how many events could not be delivered to it."""
+        store = self._runtime.webhooks
+        return {name: (store.find(name), len(store.undelivered(name))) for name in self._settings.webhooks}
+
+    def undelivered(self, name: str) -> list[Undelivered]:
+        """What could not be delivered to a webhook, oldest first.
+
+        Raises:
+            InvalidRequest: ``UNKNOWN_WEBHOOK``.
+        """
+        if name not in self._settings.webhooks:
+            known = ", ".join(self._settings.webhooks) or "none"
+            raise InvalidRequest("UNKNOWN_WEBHOOK", f"there is no webhook {name}", f"configured: {known}")
+        return self._runtime.webhooks.undelivered(name)
 
     def prune(self) -> list[str]:
         """Forget finished records past their retention; returns their ids."""

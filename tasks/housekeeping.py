@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tasks import workflow
 from tasks.app import app
+from tasks.posting import post
 from tasks.wiring import worker_runtime
 
 REPUBLISH_WINDOW_S = 3600.0
@@ -29,6 +30,12 @@ def reconcile() -> None:
 def republish() -> None:
     """Store results again that were lost from Celery's result store."""
     workflow.republish_missing(worker_runtime(), REPUBLISH_WINDOW_S)
+
+
+@app.task(name="tasks.deliver_webhooks", ignore_result=True, send_events=False)
+def deliver_webhooks() -> None:
+    """Tell other systems what they were not told yet."""
+    workflow.deliver_webhooks(worker_runtime(), post)
 
 
 @app.task(name="tasks.prune", ignore_result=True, send_events=False)

@@ -12,7 +12,7 @@ from tasks.hypervisor.adapter import LibvirtHypervisor
 from tasks.hypervisor.address import HostAddress
 from tasks.messages import CeleryMessenger
 from tasks.model.errors import HypervisorError
-from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore, connect
+from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore, TurnStore, WebhookStore, connect
 from tasks.workflow import Runtime
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ def build_runtime(settings: Settings, app: Celery) -> Runtime:
         cordons=CordonStore(client),
         events=EventStore(client),
         drains=DrainStore(client, retention_s=settings.retention_s, events_kept=settings.events_kept),
+        turns=TurnStore(client),
+        webhooks=WebhookStore(client),
         rates=RateStore(client, retention_s=settings.retention_s),
         hypervisor=LibvirtHypervisor(addresses, connect_timeout_s=settings.connect_timeout_s),
         messenger=CeleryMessenger(app),

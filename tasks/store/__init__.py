@@ -6,6 +6,8 @@ from tasks.store.drains import DrainStore
 from tasks.store.events import EventStore
 from tasks.store.rates import RateStore
 from tasks.store.runs import Admission, Limits, RunStore, Submission
+from tasks.store.turns import TurnStore
+from tasks.store.webhooks import WebhookStore
 
 __all__ = [
     "Admission",
@@ -16,5 +18,7 @@ __all__ = [
     "RateStore",
     "RunStore",
     "Submission",
+    "TurnStore",
+    "WebhookStore",
     "connect",
 ]

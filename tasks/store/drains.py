@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from typing import Any
 
 import redis
@@ -16,10 +15,6 @@ from tasks.store.runs import PREFIX, load_script, read_clock, translated
 HOLDING = frozenset({DrainState.PLANNING, DrainState.PAUSED, DrainState.CANCELLING})
 """States in which a drain's queued migrations wait."""
 
-LOCK = f"{PREFIX}drains:lock"
-RENEW = "if redis.call('GET', ARGV[1]) == ARGV[2] then return redis.call('PEXPIRE', ARGV[1], ARGV[3]) end return 0"
-"""An expiry of 0 deletes."""
-
 
 class DrainStore:
     """All drains of one Redis database. Every method raises ``StoreUnavailable`` when Redis does not answer."""
@@ -29,7 +24,6 @@ class DrainStore:
         self._retention_s = retention_s
         self._events_kept = events_kept
         self._write = client.register_script(load_script("drain.lua"))
-        self._renew = client.register_script(RENEW)
 
     def now(self) -> float:
         """Redis TIME, seconds since the epoch."""
@@ -98,23 +92,6 @@ class DrainStore:
         """Ids of drains whose queued migrations wait."""
         with translated():
             return set(self._redis.smembers(f"{PREFIX}drains:held"))  # type: ignore[arg-type]
-
-    def lock(self, seconds: float) -> str:
-        """Be the only one who looks at drains, for so long; returns what to renew and to unlock with, empty when it is
-        somebody else's turn."""
-        token = str(uuid.uuid4())
-        with translated():
-            taken = self._redis.set(LOCK, token, nx=True, px=int(seconds * 1000))
-        return token if taken else ""
-
-    def renew(self, token: str, seconds: float) -> None:
-        """Stay the only one; nothing happens when it is somebody else's turn by now."""
-        with translated():
-            self._renew(args=[LOCK, token, int(seconds * 1000)])
-
-    def unlock(self, token: str) -> None:
-        """Let others look."""
-        self.renew(token, 0)
 
     def _put(self, record: DrainRecord, before: DrainRecord | None) -> tuple[str, str]:
         changed = before is None or before.state is not record.state

@@ -14,6 +14,7 @@ from tasks.workflow.operations import cancel, check_inventory, retry, submit
 from tasks.workflow.recovery import reconcile, republish_missing
 from tasks.workflow.runtime import Messenger, Runtime
 from tasks.workflow.stepping import STATE_OF, Handled, run_step
+from tasks.workflow.webhooks import deliver_webhooks
 
 __all__ = [
     "STATE_OF",
@@ -25,6 +26,7 @@ __all__ = [
     "cancel",
     "cancel_drain",
     "check_inventory",
+    "deliver_webhooks",
     "dispatch",
     "pause_drain",
     "plan_drain",

@@ -6,22 +6,21 @@ A drain owns nothing but its record: VMs move by ordinary migrations, whose reco
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainRequest, DrainState, DrainVm, Fate, parse_drain
-from tasks.model.errors import HypervisorError, InvalidRequest, StaleOwner, StoreUnavailable
+from tasks.model.errors import HypervisorError, InvalidRequest, StaleOwner
 from tasks.model.request import parse_request
 from tasks.model.run import ErrorInfo
-from tasks.parallel import make_thread
 from tasks.planning.draining import migration_values, refreshed, what_is_left, why_left_alone
 from tasks.workflow.operations import cancel as cancel_migration
 from tasks.workflow.operations import check_inventory, submit
 from tasks.workflow.places import Fleet, find_places, look_at_fleet
 from tasks.workflow.runtime import Runtime
+from tasks.workflow.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -120,37 +119,10 @@ def advance_drains(runtime: Runtime) -> int:
     under_way = runtime.drains.under_way()
     if not under_way:
         return 0
-    with _turn(runtime) as mine:
+    with turn(runtime, "drains") as mine:
         for drain_id in sorted(under_way.values()) if mine else ():
             _advance(runtime, drain_id)
     return len(under_way) if mine else 0
-
-
-@contextmanager
-def _turn(runtime: Runtime) -> Iterator[bool]:
-    """Whether it is our turn to look; kept for as long as it takes, and gone soon after a process that died."""
-    lease_s = runtime.settings.lease_s
-    token = runtime.drains.lock(lease_s)
-    if not token:
-        yield False
-        return
-    over = threading.Event()
-
-    def renew() -> None:
-        while not over.wait(lease_s / 3):
-            try:
-                runtime.drains.renew(token, lease_s)
-            except StoreUnavailable as error:
-                log.warning("the turn to look at drains was not renewed: %s", error)
-
-    thread = make_thread(renew, "drains")
-    thread.start()
-    try:
-        yield True
-    finally:
-        over.set()
-        thread.join()
-        runtime.drains.unlock(token)
 
 
 def _advance(runtime: Runtime, drain_id: str) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from config.settings import Settings
 from tasks.model.ports import Hypervisor
 from tasks.model.run import RunRecord, StepName
-from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore
+from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore, TurnStore, WebhookStore
 
 
 class Messenger(Protocol):
@@ -43,6 +43,8 @@ class Runtime:
     events: EventStore
     drains: DrainStore
     rates: RateStore
+    turns: TurnStore
+    webhooks: WebhookStore
     hypervisor: Hypervisor
     messenger: Messenger
     stopping: threading.Event = field(default_factory=threading.Event)

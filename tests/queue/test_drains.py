@@ -307,15 +307,15 @@ def test_a_worker_that_dies_between_writing_and_asking(bench: Bench, monkeypatch
 def test_only_one_looks_at_a_time(bench: Bench) -> None:
     add(bench, 1)
     ask(bench)
-    token = bench.runtime.drains.lock(60)
+    token = bench.runtime.turns.take("drains", 60)
     assert token
     assert workflow.advance_drains(bench.runtime) == 0
-    bench.runtime.drains.unlock("another")
+    bench.runtime.turns.give_back("drains", "another")
     assert workflow.advance_drains(bench.runtime) == 0
-    bench.runtime.drains.unlock(token)
+    bench.runtime.turns.give_back("drains", token)
     assert workflow.advance_drains(bench.runtime) == 1
     # Whoever died in the middle of it holds nobody up for long.
-    assert bench.runtime.drains.lock(0.2)
+    assert bench.runtime.turns.take("drains", 0.2)
     assert workflow.advance_drains(bench.runtime) == 0
     time.sleep(0.3)
     assert workflow.advance_drains(bench.runtime) == 1

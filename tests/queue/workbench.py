@@ -7,7 +7,7 @@ from typing import Any
 from config.settings import HostSettings, Settings
 from tasks import workflow
 from tasks.model.run import RunRecord, State, StepName
-from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore, connect
+from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore, TurnStore, WebhookStore, connect
 from tasks.workflow import Handled, Runtime, run_step
 from tests.fakes.hypervisor import FakeHypervisor, domain_xml
 
@@ -58,6 +58,8 @@ class Bench:
             store=RunStore(client, retention_s=60),
             cordons=CordonStore(client),
             events=EventStore(client),
+            turns=TurnStore(client),
+            webhooks=WebhookStore(client),
             rates=RateStore(client, retention_s=60),
             drains=DrainStore(client, retention_s=60, events_kept=1000),
             hypervisor=self.fake,
