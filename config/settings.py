@@ -62,6 +62,15 @@ class HostSettings(Section):
     """Migrations arriving at this host at the same time; 0: none may arrive."""
 
 
+class LinkSettings(Section):
+    """A network link that several hosts share, for example the uplink of a rack."""
+
+    hosts: list[HostName] = Field(min_length=1)
+    """Hosts behind it: a migration between two of them does not use it."""
+    max_transfers: int = Field(2, ge=1, le=1000)
+    """Migrations over it at the same time."""
+
+
 class PolicySettings(Section):
     """Named convergence settings."""
 
@@ -184,6 +193,8 @@ class Settings(BaseSettings):
     """The inventory; queue messages can name nothing else."""
     policies: dict[PolicyName, PolicySettings] = Field(default_factory=dict)
     """Named policies; ``default`` always exists."""
+    links: dict[PolicyName, LinkSettings] = Field(default_factory=dict)
+    """Links that several hosts share."""
     webhooks: dict[PolicyName, WebhookSettings] = Field(default_factory=dict)
     """Other systems that are told of events."""
     placement: PlacementSettings = Field(default_factory=PlacementSettings)
@@ -223,6 +234,13 @@ class Settings(BaseSettings):
         if value and ("://" not in value or scheme not in BROKER_SCHEMES):
             raise ValueError(f"must be one of {', '.join(s + '://' for s in BROKER_SCHEMES)}")
         return value
+
+    @model_validator(mode="after")
+    def _known_hosts(self) -> Settings:
+        for name, link in self.links.items():
+            if unknown := sorted(set(link.hosts) - set(self.hosts)):
+                raise ValueError(f"links.{name}.hosts: {', '.join(unknown)} not in the inventory")
+        return self
 
     @model_validator(mode="before")
     @classmethod

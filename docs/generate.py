@@ -13,7 +13,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from config import settings as settings_module
-from config.settings import FlowerSettings, HostSettings, PlacementSettings, PolicySettings, Settings, WebhookSettings
+from config.settings import (
+    FlowerSettings,
+    HostSettings,
+    LinkSettings,
+    PlacementSettings,
+    PolicySettings,
+    Settings,
+    WebhookSettings,
+)
 from tasks.model import run as run_module
 from tasks.model.run import TERMINAL, TRANSITIONS, State
 from tasks.planning import method, storage
@@ -101,6 +109,10 @@ def settings_page() -> str:
             "A policy called `default` always exists.",
             "",
             *_table(PolicySettings, f"{settings_module.ENV_PREFIX}POLICIES__NAME__"),
+            "",
+            "## `[links.NAME]`",
+            "",
+            *_table(LinkSettings, f"{settings_module.ENV_PREFIX}LINKS__NAME__"),
             "",
             "## `[webhooks.NAME]`",
             "",

@@ -124,8 +124,18 @@ def _why(missing: str, detail: str) -> str:
     if missing == "locked":
         return f"migration {detail} holds the lock of this VM"
     kind, _, host = detail.partition(":")
-    words = {"out": f"as many migrations leave {host} as are allowed", "in": f"as many arrive at {host} as are allowed"}
+    words = {
+        "out": f"as many migrations leave {host} as are allowed",
+        "in": f"as many arrive at {host} as are allowed",
+        "link": f"as many go over link {host} as are allowed",
+    }
     return words.get(kind, "as many migrations are in flight as are allowed")
+
+
+def links_between(settings: Settings, record: RunRecord) -> list[str]:
+    """Links that it goes over: those of which only one of its hosts is behind."""
+    ends = (record.source, record.destination)
+    return [name for name, link in settings.links.items() if sum(end in link.hosts for end in ends) == 1]
 
 
 def limits_of(settings: Settings, record: RunRecord) -> Limits:
@@ -136,4 +146,5 @@ def limits_of(settings: Settings, record: RunRecord) -> Limits:
         f"in:{record.destination}": destination.max_incoming if destination else 0,
         "total": settings.max_total,
     }
+    tokens |= {f"link:{name}": settings.links[name].max_transfers for name in links_between(settings, record)}
     return Limits(tokens, f"vm:{record.uuid}")

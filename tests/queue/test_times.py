@@ -6,12 +6,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from config.settings import LinkSettings, Settings
 from tasks import workflow
 from tasks.model.errors import InvalidRequest
 from tasks.model.run import Channel, Progress, State
 from tasks.workflow.timing import note_rate
 from tests.fakes.hypervisor import domain_xml
+from tests.queue.harness import RedisServer
 from tests.queue.workbench import Bench
 
 pytestmark = pytest.mark.queue
@@ -142,3 +145,25 @@ def test_priority_goes_before_age(bench: Bench) -> None:
     workflow.dispatch(bench.runtime)
     states = {run.id: run.state for run in bench.runtime.store.list_runs()}
     assert [name for name, state in sorted(states.items()) if state is State.CHECKING] == ["p0", "p1"]
+
+
+def test_a_shared_link_has_a_limit_of_its_own(redis_server: RedisServer) -> None:
+    """Alpha and beta are in one rack: what goes from there to gamma shares its uplink, what stays inside does not."""
+    rack = LinkSettings(hosts=["alpha", "beta"], max_transfers=1)
+    bench = Bench(redis_server.url, links={"rack": rack})
+    for number, host in enumerate(("alpha", "beta", "alpha")):
+        uuid = f"00000000-2222-4000-8000-{number:012d}"
+        bench.fake.add_domain(host, domain_xml(f"vm-{number}", uuid), running=True)
+    for number, destination in enumerate(("gamma", "gamma", "beta")):
+        workflow.submit(bench.runtime, {"vm": f"vm-{number}", "destination": destination}, f"p{number}")
+    workflow.dispatch(bench.runtime)
+    states = {run.id: run.state for run in bench.runtime.store.list_runs()}
+    assert states == {"p0": State.CHECKING, "p1": State.QUEUED, "p2": State.CHECKING}
+    assert bench.record("p1").waiting_for == "as many go over link rack as are allowed"
+    bench.deliver_all("p0")
+    assert bench.record("p1").state is State.SUCCEEDED
+
+
+def test_a_link_of_hosts_that_nobody_knows() -> None:
+    with pytest.raises(ValidationError, match="not in the inventory"):
+        Settings(links={"rack": LinkSettings(hosts=["nowhere"])})
