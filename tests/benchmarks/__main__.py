@@ -27,7 +27,7 @@ from tests.benchmarks.guide import LINK_MBIT_S, MEMORY_MIB, Trip, guide_figures,
 from tests.benchmarks.incremental import IncrementalTrip, incremental_figures, measure_incremental
 from tests.benchmarks.offline import FileRound, file_figures, measure_files
 from tests.benchmarks.pairs import Pair, measure_pairs
-from tests.benchmarks.planning import measure_plans, plan_figures
+from tests.benchmarks.planning import measure_placement, measure_plans, plan_figures
 from tests.benchmarks.report import Figure, figures_of, flight_figures, machine, print_table, write_json
 from tests.benchmarks.rig import running_rig
 from tests.benchmarks.watching import measure_watching, watching_figures
@@ -109,7 +109,8 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
     if options.plans:
         with running_rig(lab, "tcp") as rig:
             raw["plans"] = measure_plans(rig, options.plans)
-        figures += plan_figures(raw["plans"])
+        raw["placement"] = measure_placement(10)
+        figures += plan_figures(raw["plans"], raw["placement"])
     if options.flight:
         flight = _flight(lab, options.flight)
         raw["flight"] = asdict(flight)
