@@ -1,4 +1,4 @@
-"""How long preflight takes for a VM with eight disks (every rule, both hosts read, in one look), and a large placement."""
+"""How long preflight takes for a VM with eight disks (every rule, both hosts, in one look), and a large placement."""
 
 from __future__ import annotations
 
