@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -65,14 +65,14 @@ class Demo:
         for program in reversed(self.programs):
             program.stop()
 
-    def vmferry(self, *args: str, capture: bool = False) -> str:
-        """The ordinary command line, on this terminal."""
+    def vmferry(self, *args: str, capture: bool = False, codes: tuple[int, ...] = (0,)) -> str:
+        """The ordinary command line, on this terminal; ``codes`` are the exit codes that are expected."""
         if not capture:
             console.print(f"[bold]$ vmferry {' '.join(args)}[/]")
         command = [sys.executable, str(REPOSITORY / "cli.py"), *args]
         env = os.environ | {"VMFERRY_CONFIG": str(self.config)}
         done = subprocess.run(command, env=env, stdout=subprocess.PIPE if capture else None, text=True, check=False)
-        if done.returncode != 0:
+        if done.returncode not in codes:
             raise LabError(f"vmferry {' '.join(args)}: exit {done.returncode}")
         return done.stdout or ""
 
@@ -150,10 +150,10 @@ def until_filled(guest: Guest) -> None:
 
 
 @contextlib.contextmanager
-def running_demo(name: str) -> Iterator[Demo]:
+def running_demo(name: str, hosts: tuple[str, ...] = ("alpha", "beta")) -> Iterator[Demo]:
     """Lab and queue, taken down afterwards unless all went well and they shall be kept."""
-    say("bring up two libvirt hosts, alpha and beta, with shared storage, in namespaces of this machine")
-    lab = Lab.up(name, ("alpha", "beta"))
+    say(f"bring up libvirt hosts {', '.join(hosts)}, with shared storage, in namespaces of this machine")
+    lab = Lab.up(name, hosts)
     demo = Demo(lab)
     door = Door()  # made here, in the machine's own network
     try:
@@ -208,7 +208,7 @@ def hold(demo: Demo, name: str) -> None:
     signal.sigwait({signal.SIGTERM})
 
 
-def play_and_keep(name: str) -> int:
+def play_and_keep(name: str, play: Callable[[str], int]) -> int:
     """Play in a child that stays; this process ends when the scenes are over."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGCHLD, signal.SIGTERM})
     child = os.fork()
@@ -231,7 +231,7 @@ def main() -> int:
     """``python -m tests.demo [down]``."""
     if sys.argv[1:] == ["down"]:
         return down("demo")
-    return play_and_keep("demo") if KEEP else play(f"demo{os.getpid()}")
+    return play_and_keep("demo", play) if KEEP else play(f"demo{os.getpid()}")
 
 
 if __name__ == "__main__":
