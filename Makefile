@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # The lab needs root: namespaces, bridges, libvirtd.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=CI$(comma)KEEP$(comma)PAIRS$(comma)NESTED$(comma)RUNS)
 
-.PHONY: help venv system system-lab system-test system-nested test test-nested check demo demo-drain demo-down bench bench-nested \
+.PHONY: help venv system system-lab system-browser system-test system-nested test test-nested check demo demo-drain demo-down bench bench-nested \
   screenshots lab lab-down lab-shell lab-nested lab-nested-down lab-nested-shell docs lock clean
 
 help: ## this list
@@ -22,6 +22,9 @@ system: ## Debian packages that are needed to build and run
 
 system-lab: ## Debian packages that the lab of real hosts needs as well
 	@.ci/install-packages build runtime lab
+
+system-browser: ## Debian packages of a browser that shows what was made
+	@.ci/install-packages browser
 
 system-test: ## Debian packages that the tests need on top: a browser, a container engine
 	@.ci/install-packages build runtime lab browser containers
@@ -55,7 +58,7 @@ check: venv ## ruff, mypy --strict, import-linter
 demo: venv system-lab ## a real VM moves between two real hosts, by the ordinary CLI; KEEP=1 leaves everything running
 	@$(AS_ROOT) $(BIN)/python -m tests.demo
 
-demo-drain: venv system-lab ## a host is emptied: nine guests on three hosts, one of which cannot move; KEEP=1 as above
+demo-drain: venv system-lab system-browser ## a host is emptied: nine guests on three hosts, one of which cannot move; KEEP=1 as above
 	@$(AS_ROOT) $(BIN)/python -m tests.demo.drain
 
 demo-down: venv ## end what KEEP=1 make demo left running

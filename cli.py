@@ -18,6 +18,7 @@ from tasks.commands.doctor import doctor
 from tasks.commands.drains import drain, drains, parse_labels, pause, resume, show_drain
 from tasks.commands.drains import follow as follow_drain
 from tasks.commands.programs import beat, flower, worker
+from tasks.commands.report import report
 from tasks.commands.times import DeadlineOption, NotBeforeOption, WindowOption, ZoneOption, times_of
 from tasks.commands.webhooks import webhooks
 from tasks.model.drain import DrainRecord
@@ -326,6 +327,7 @@ def events(
 
 app.command()(doctor)
 app.command()(drains)
+app.command()(report)
 app.command()(webhooks)
 
 

@@ -23,6 +23,7 @@ from tasks.model.errors import HostUnreachable, HypervisorError, InvalidRequest,
 from tasks.model.event import Told
 from tasks.model.host import HostFacts, HostStatus
 from tasks.model.plan import Plan
+from tasks.model.report import Report
 from tasks.model.request import parse_id, parse_request
 from tasks.model.run import RunRecord
 from tasks.model.webhook import Delivery, Undelivered
@@ -182,6 +183,22 @@ class Client:
             if record.is_ended:
                 return
             time.sleep(period_s)
+
+    def report(self, any_id: str) -> Report:
+        """All that is known of a migration, or of a drain and all the migrations that it ever asked for.
+
+        Raises:
+            UnknownMigration
+        """
+        store = self._runtime.store
+        drain = self.find_drain(parse_id(any_id))
+        if drain is None:
+            runs = [store.load(any_id)]
+        else:
+            ids = (drain.migration_id(number) for number in range(1, drain.asked + 1))
+            runs = [run for run in map(store.find, ids) if run is not None]
+        samples = {run.id: store.samples(run.id) for run in runs}
+        return Report(id=any_id, made_at=store.now(), runs=runs, samples=samples, drain=drain)
 
     def pause_drain(self, drain_id: str) -> DrainRecord:
         """Let arrive what is under way, and start nothing new. Raises ``InvalidRequest`` (``NOT_RUNNING``)."""

@@ -145,6 +145,10 @@ class DrainRecord(Frozen):
         """Whether it is over."""
         return self.state in ENDED
 
+    def migration_id(self, number: int) -> str:
+        """Id of the migration that it asked for as its ``number``-th."""
+        return f"{self.id}-{number}"
+
     def counts(self) -> dict[Fate, int]:
         """How many VMs have each fate."""
         return {fate: sum(vm.fate is fate for vm in self.vms) for fate in Fate}

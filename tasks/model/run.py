@@ -101,6 +101,16 @@ class ErrorInfo(Frozen):
     hint: str = ""
 
 
+class PastError(Frozen):
+    """How an attempt ended that was tried again."""
+
+    attempt: int
+    at: float | None
+    """When it had ended; Redis TIME, seconds since the epoch."""
+    state: State
+    error: ErrorInfo | None
+
+
 class Channel(Frozen):
     """Bytes of memory or of disks moved so far; libvirt's own figures."""
 
@@ -120,6 +130,11 @@ class Progress(Frozen):
     elapsed_ms: int = 0
     downtime_ms: int | None = None
     """libvirt's own figure; known when the transfer has settled."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is known to be on its way."""
+        return bool(self.memory.total_bytes or self.disk.total_bytes)
 
 
 JournalKind = Literal[
@@ -222,6 +237,8 @@ class RunRecord(Control):
     """What the policy has decided so far."""
     findings: tuple[Finding, ...] = ()
     error: ErrorInfo | None = None
+    past: tuple[PastError, ...] = ()
+    """How earlier attempts ended."""
     journal: tuple[JournalEntry, ...] = ()
     created: tuple[str, ...] = ()
     """What was made on a host, in words for people (the journal is what rollback reads)."""

@@ -14,9 +14,12 @@ import redis
 
 from tasks.model.errors import StaleOwner, StoreUnavailable, UnknownMigration, VmferryError
 from tasks.model.event import event_of
+from tasks.model.report import Sample, sample_of
 from tasks.model.run import SCHEMA_VERSION, Control, RunRecord, State, StepName, check_transition
 
 PREFIX = "vmferry:"
+SAMPLES_KEPT = 120
+"""Samples of one transfer, about 40 bytes each."""
 _CONTROL = frozenset(Control.model_fields)
 Guard = Literal["rev", "fence"]
 
@@ -230,6 +233,8 @@ class RunStore:
         """
         order: dict[str, Any] = {"guard": _guard(before, guard), "set": _control(after), "body": _body(after)}
         order |= {"deadline_in": deadline_in, "resend_in": resend_in, "release": release}
+        if after.progress != before.progress and after.progress.begun:
+            order |= {"sample": sample_of(after.progress).packed(), "samples_kept": SAMPLES_KEPT}
         if after.state is not before.state:
             check_transition(before.state, after.state)
             order |= self._consequences(before, after) | self._event(before, after)
@@ -237,6 +242,12 @@ class RunStore:
         if verdict != "ok":
             raise StaleOwner("STALE_OWNER", f"{before.id}: the record moved on ({verdict} {detail})")
         return _parse(before.id, fields)
+
+    def samples(self, run_id: str) -> list[Sample]:
+        """What was seen of a migration's transfers, oldest first."""
+        with translated():
+            rows: list[str] = self._redis.lrange(f"{PREFIX}samples:{run_id}", 0, -1)  # type: ignore[assignment]
+        return [_sample(row) for row in rows]
 
     def recall_digest(self, key: str) -> str | None:
         """The digest remembered under a key that names a file's host, path, size and time of change."""
@@ -323,7 +334,7 @@ class RunStore:
     def _forget(self, run_id: str) -> None:
         with translated():
             pipe = self._redis.pipeline(transaction=True)
-            pipe.delete(f"{PREFIX}run:{run_id}", f"{PREFIX}waiters:{run_id}")
+            pipe.delete(*(f"{PREFIX}{kind}:{run_id}" for kind in ("run", "waiters", "samples")))
             for index in ("runs", "finished", "deadlines", "queued"):
                 pipe.zrem(f"{PREFIX}{index}", run_id)
             pipe.srem(f"{PREFIX}unpublished", run_id)
@@ -339,6 +350,12 @@ class RunStore:
         with translated():
             verdict, detail, _, flat = self._write(args=[PREFIX, run_id, json.dumps(order)])
         return verdict, detail, dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _sample(row: str) -> Sample:
+    at, *figures = row.split(",")
+    memory, disk, dirty, sent = map(int, figures)
+    return Sample(at=float(at), memory_kib=memory, disk_kib=disk, dirty_kib_s=dirty, sent_kib_s=sent)
 
 
 def _digest_key(key: str) -> str:

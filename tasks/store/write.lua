@@ -14,6 +14,8 @@
 --   reopen        true: a finished record becomes current again
 --   event         JSON of the change of state, for the stream of events
 --   events_kept   about how many events the stream holds
+--   sample        statistics of the transfer now, packed
+--   samples_kept  how many of them are kept, spread evenly over the transfer
 -- Returns {"ok" | reason, detail, now, flat hash}
 local prefix, id = ARGV[1], ARGV[2]
 local order = cjson.decode(ARGV[3])
@@ -108,12 +110,32 @@ if order.release then
     redis.call('HSET', key, 'lock', '')
   end
 end
+if order.sample then
+  local samples = prefix .. 'samples:' .. id
+  local function at(index)
+    return tonumber(string.match(redis.call('LINDEX', samples, index) or '', '^[^,]*'))
+  end
+  local sample = string.format('%.2f,%s', now, order.sample)
+  local first, before = at(0), at(-2)
+  if before and now - before < (now - first) / order.samples_kept then
+    redis.call('LSET', samples, -1, sample) -- the newest is always there, the others at even distances
+  elseif redis.call('RPUSH', samples, sample) > order.samples_kept then
+    local all = redis.call('LRANGE', samples, 0, -1)
+    redis.call('DEL', samples)
+    for i = 1, #all do
+      if i % 2 == 1 or i == #all then
+        redis.call('RPUSH', samples, all[i])
+      end
+    end
+  end
+end
 if order.finish then
   redis.call('ZADD', prefix .. 'finished', now, id)
   redis.call('SADD', prefix .. 'unpublished', id)
   if order.finish > 0 then
     redis.call('EXPIRE', key, order.finish)
     redis.call('EXPIRE', prefix .. 'waiters:' .. id, order.finish)
+    redis.call('EXPIRE', prefix .. 'samples:' .. id, order.finish)
   end
 end
 if order.reopen then
@@ -121,6 +143,7 @@ if order.reopen then
   redis.call('SREM', prefix .. 'unpublished', id)
   redis.call('PERSIST', key)
   redis.call('PERSIST', prefix .. 'waiters:' .. id)
+  redis.call('PERSIST', prefix .. 'samples:' .. id)
 end
 if order.event then
   redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', order.events_kept, '*', 'event', order.event, 'at', stamp)

@@ -195,7 +195,7 @@ def _numbered(record: DrainRecord) -> DrainRecord:
     for vm in record.vms:
         if vm.fate is Fate.WAITING:
             asked += 1
-            vm = vm.model_copy(update={"fate": Fate.MOVING, "migration": f"{record.id}-{asked}"})
+            vm = vm.model_copy(update={"fate": Fate.MOVING, "migration": record.migration_id(asked)})
         vms.append(vm)
     return record.model_copy(update={"vms": tuple(vms), "asked": asked})
 

@@ -8,7 +8,7 @@ from tasks.model.convergence import Progressed
 from tasks.model.errors import InvalidRequest, StaleOwner
 from tasks.model.remedies import NO_REMEDIES
 from tasks.model.request import Method, MigrationRequest, parse_id, parse_request
-from tasks.model.run import ErrorInfo, RunRecord, State, StepName
+from tasks.model.run import ErrorInfo, PastError, Progress, RunRecord, State, StepName
 from tasks.planning.preflight import DESCRIPTIONS
 from tasks.planning.remedies import REMEDIES
 from tasks.workflow.dispatch import dispatch, publish, settle
@@ -16,6 +16,8 @@ from tasks.workflow.runtime import Runtime
 from tasks.workflow.timing import schedule_of
 
 TOO_LATE = frozenset({State.FINISHING})
+PAST_KEPT = 10
+"""Earlier attempts whose ends the record keeps."""
 
 
 def cancel(runtime: Runtime, run_id: str) -> RunRecord:
@@ -59,7 +61,8 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
         raise InvalidRequest("NOT_RETRYABLE", f"{run_id} is {record.state}", "only what failed can be tried again")
     again = record.state is State.NEEDS_ATTENTION
     changes: dict[str, object] = {"attempt": record.attempt + 1, "error": None, "finished_at": None, "tries": 0}
-    changes["forwards"] = 0
+    ended = PastError(attempt=record.attempt, at=record.finished_at, state=record.state, error=record.error)
+    changes |= {"forwards": 0, "past": (*record.past, ended)[-PAST_KEPT:]}
     changes |= {"waiting_for": None, "stalled": False, "send": record.send + 1 if again else 0}
     if again:
         changes |= {"state": State.ROLLING_BACK, "step": StepName.ROLLBACK}
@@ -76,6 +79,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "copies": (),
             "files": (),
             "converging": Progressed(),
+            "progress": Progress(),
             "nvram": "",
             "tpm": "",
             "agent": False,

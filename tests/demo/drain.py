@@ -10,10 +10,13 @@ import os
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 from rich.table import Table
+from selenium.webdriver.common.by import By
 
 from tests.demo.__main__ import KEEP, Demo, console, play_and_keep, running_demo, say
+from tests.flower.browser import browser
 from tests.lab import Guest, GuestWatch, LabError, LabUnavailable
 
 HOSTS = ("alpha", "beta", "gamma")
@@ -50,10 +53,25 @@ def scene(demo: Demo) -> None:
         time.sleep(0.5)
     demo.vmferry("show", "tonight")
     report(demo, watches, took_s)
+    page = "drain-report.html" if KEEP else str(demo.folder / "report.html")
+    demo.vmferry("report", "tonight", "--html", page)
+    say(f"what a browser makes of it: {look_at(page)}")
     say("the one that could not move: take the image out of its drive, and alpha is empty")
     demo.vmferry("drain", "alpha", "--id", "rest", "--remedy", "eject-media", "--wait")
     demo.vmferry("drains")
     demo.vmferry("hosts")
+
+
+def look_at(page: str) -> str:
+    """The page's heading, and how many bars and curves Chromium draws."""
+    with browser() as driver:
+        driver.get(Path(page).resolve().as_uri())
+        heading = driver.find_element(By.TAG_NAME, "h1").text
+        bars = driver.find_elements(By.CSS_SELECTOR, "#chart .barlayer .point path")
+        curves = driver.find_elements(By.CSS_SELECTOR, "#chart .scatterlayer .trace path.js-line")
+    if not bars or not curves:
+        raise LabError(f"{page} shows nothing: {len(bars)} bars, {len(curves)} curves")
+    return f"“{heading}”, {len(bars)} bars, {len(curves)} curves"
 
 
 def report(demo: Demo, watches: dict[str, GuestWatch], took_s: float) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from tasks.model.errors import StaleOwner, StoreUnavailable, UnknownMigration, VmferryError
 from tasks.model.request import MigrationRequest
-from tasks.model.run import ErrorInfo, RunRecord, State, StepName
+from tasks.model.run import Channel, ErrorInfo, Progress, RunRecord, State, StepName
 from tasks.store import Limits, RunStore, connect
+from tasks.store.runs import SAMPLES_KEPT
 from tests.queue.harness import RedisServer
 
 pytestmark = pytest.mark.queue
@@ -233,3 +235,36 @@ def test_a_closed_port_is_a_clear_error() -> None:
     with pytest.raises(StoreUnavailable) as caught:
         RunStore(connect("redis://127.0.0.1:1/0", retries=0), retention_s=1).ping()
     assert caught.value.code == "REDIS_UNREACHABLE"
+
+
+def moved_on(store: RunStore, record: RunRecord, remaining: int) -> RunRecord:
+    progress = Progress(memory=Channel(total_bytes=1 << 30, remaining_bytes=remaining), dirty_pages_per_second=25)
+    return store.commit(record, record.model_copy(update={"progress": progress}), guard="rev")
+
+
+def test_samples_of_a_transfer_are_spread_evenly_and_the_newest_is_there(
+    store: RunStore, redis_server: RedisServer
+) -> None:
+    record = admitted(store)
+    for remaining in range(1000, 0, -1):
+        record = moved_on(store, record, remaining * 1024)
+    found = store.samples("one")
+    assert 30 < len(found) <= SAMPLES_KEPT
+    assert found[0].memory_kib == 1000
+    assert found[-1].memory_kib == 1
+    assert found[0].dirty_kib_s == 100
+    assert all(before.at <= after.at and before.memory_kib > after.memory_kib for before, after in pairwise(found))
+    assert int(connect(redis_server.url).memory_usage("vmferry:samples:one") or 0) < 8192
+
+
+def test_samples_go_with_their_record(store: RunStore, redis_server: RedisServer) -> None:
+    record = moved_on(store, admitted(store), 1024)
+    after = record.model_copy(update={"state": State.ROLLING_BACK})
+    record = store.commit(record, after, guard="rev", deadline_in=5)
+    record = store.commit(record, record.model_copy(update={"state": State.FAILED}), guard="rev", release="all")
+    assert 0 < int(connect(redis_server.url).ttl("vmferry:samples:one")) <= 60
+    record = store.commit(record, record.model_copy(update={"state": State.QUEUED}), guard="rev")
+    assert int(connect(redis_server.url).ttl("vmferry:samples:one")) == -1
+    store.commit(record, record.model_copy(update={"state": State.CANCELLED}), guard="rev", release="all")
+    assert store.prune(before=store.now() + 1) == ["one"]
+    assert store.samples("one") == []

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.by import By
 
 from tasks.model.drain import DrainRecord, DrainState, Fate
 from tasks.model.run import State
+from tests.flower.browser import browser
 from tests.lab import Guest, Lab
 from tests.scenarios.invariants import check_invariants
 from tests.scenarios.stack import Stack, stack, until
@@ -92,7 +95,7 @@ def test_the_command_line_empties_a_host(running: Stack, lab: Lab, guests: dict[
 
 
 def test_what_cannot_move_stays_and_keeps_the_host_from_being_empty(
-    running: Stack, lab: Lab, guests: dict[str, Guest], make_guest: Callable[..., Guest]
+    running: Stack, lab: Lab, guests: dict[str, Guest], make_guest: Callable[..., Guest], tmp_path: Path
 ) -> None:
     image = lab.host("alpha").root / ISO.lstrip("/")
     image.write_bytes(bytes(1 << 20))
@@ -110,11 +113,32 @@ def test_what_cannot_move_stays_and_keeps_the_host_from_being_empty(
         assert record.left == ("drain-stuck is running",)
         for name in ("plain", "copied", "small"):
             check_moved(running, guests[name], record)
+        check_report(running, tmp_path / "report.html")
         # With a remedy the rest goes as well.
         again = running.cli("drain", "alpha", "--id", "e", "--remedy", "eject-media", "--wait", timeout_s=TIMEOUT_S)
         assert again.returncode == 0, again.stdout + again.stderr
     finally:
         image.unlink()
+
+
+def check_report(running: Stack, file: Path) -> None:
+    """What a person sees who opens it in a browser that reaches nothing else."""
+    made = running.cli("report", "d", "--html", str(file))
+    assert made.returncode == 0, made.stderr
+    with browser() as driver:
+        driver.get(f"file://{file}")
+        assert driver.find_element(By.TAG_NAME, "h1").text == "alpha is not empty"
+        shown = {row.text.split()[0]: row.text for row in driver.find_elements(By.CSS_SELECTOR, "#vms tbody tr")}
+        assert set(shown) == {"drain-plain", "drain-copied", "drain-small", "drain-stuck", "drain-off"}
+        assert "moved live, shared" in shown["drain-plain"]
+        assert "stays" in shown["drain-stuck"]
+        assert ISO in driver.find_element(By.ID, "troubles").text
+        figure = driver.find_element(By.ID, "chart")
+        bars = figure.find_elements(By.CSS_SELECTOR, ".barlayer .point path")
+        curves = figure.find_elements(By.CSS_SELECTOR, ".scatterlayer .trace path.js-line")
+        assert len(bars) >= 3 * 5, "five steps of three VMs"
+        assert len(curves) == 3 * 3, "three curves of three VMs"
+        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []  # type: ignore[no-untyped-call]
 
 
 def test_workers_that_die_lose_nothing(running: Stack, guests: dict[str, Guest]) -> None:
