@@ -36,6 +36,7 @@ from tasks.workflow import (
     cancel,
     cancel_drain,
     check_inventory,
+    last_drain_of,
     pause_drain,
     plan_drain,
     resume_drain,
@@ -163,6 +164,10 @@ class Client:
             InvalidRequest, HypervisorError
         """
         return plan_drain(self._runtime, values)
+
+    def last_drain_of(self, host: str) -> DrainRecord:
+        """The newest drain of a host that moved VMs. Raises ``InvalidRequest`` (``NOTHING_TO_RETURN``)."""
+        return last_drain_of(self._runtime, host)
 
     def find_drain(self, drain_id: str) -> DrainRecord | None:
         """The drain's record, None when there is no such drain."""

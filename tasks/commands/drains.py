@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXIT_OF_DRAIN: Final = {
     DrainState.EMPTY: 0,
+    DrainState.RETURNED: 0,
     DrainState.PARTIAL: 1,
     DrainState.REFUSED: 3,
     DrainState.CANCELLED: 6,
@@ -32,6 +33,12 @@ def drain(
         typer.Option(metavar="HOST", help="Only to this host; may be repeated.", autocompletion=complete_host),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say where each VM would go, and change nothing.")] = False,
+    back: Annotated[
+        bool, typer.Option("--return", help="Bring back the VMs that the last drain of this host moved away.")
+    ] = False,
+    return_of: Annotated[
+        str | None, typer.Option("--return-of", metavar="ID", help="The same, of another drain of this host.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Move nothing unless every VM can move.")] = False,
     shut_off: Annotated[str, typer.Option(help="VMs that are shut off: leave, or move.")] = "leave",
     leave: Annotated[list[str] | None, typer.Option(metavar="VM", help="A VM that stays; may be repeated.")] = None,
@@ -52,7 +59,10 @@ def drain(
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Empty a host: cordon it, and move its VMs to others; it is empty only when a last look finds nothing left."""
+    """Empty a host: cordon it, and move its VMs to others; it is empty only when a last look finds nothing left.
+
+    With --return its VMs come back instead.
+    """
     from tasks.rendering.drains import print_drain_plan
 
     values: dict[str, Any] = {"host": host, "strict": strict, "shut_off": shut_off, "policy": policy}
@@ -61,6 +71,8 @@ def drain(
     values |= {"priority": priority} if priority else {}
     values |= times_of(window, time_zone, not_before, deadline)
     with closing(_client()) as client:
+        if back or return_of:
+            values["returns"] = return_of or client.last_drain_of(host).id
         if dry_run:
             plan = client.plan_drain(values)
             typer.echo(plan.model_dump_json(indent=2)) if as_json else print_drain_plan(plan)

@@ -34,20 +34,27 @@ class DrainState(StrEnum):
     """What is under way is cancelled and rolled back."""
     EMPTY = "empty"
     """The host was looked at again: nothing is left that a reboot would hurt."""
+    RETURNED = "returned"
+    """Every VM that an earlier drain took away is back."""
     PARTIAL = "partial"
-    """It is over, and something is left on the host; the record says what, and why."""
+    """It is over, and something is left on the host, or did not come back; the record says what, and why."""
     CANCELLED = "cancelled"
     REFUSED = "refused"
     """A strict drain, and not all VMs can move: nothing was moved."""
 
 
-ENDED: Final = frozenset({DrainState.EMPTY, DrainState.PARTIAL, DrainState.CANCELLED, DrainState.REFUSED})
+ENDED: Final = frozenset(
+    {DrainState.EMPTY, DrainState.RETURNED, DrainState.PARTIAL, DrainState.CANCELLED, DrainState.REFUSED}
+)
 DRAIN_TRANSITIONS: Final[dict[DrainState, frozenset[DrainState]]] = {
     DrainState.PLANNING: frozenset({DrainState.RUNNING, DrainState.REFUSED, DrainState.CANCELLING}),
-    DrainState.RUNNING: frozenset({DrainState.PAUSED, DrainState.CANCELLING, DrainState.EMPTY, DrainState.PARTIAL}),
+    DrainState.RUNNING: frozenset(
+        {DrainState.PAUSED, DrainState.CANCELLING, DrainState.EMPTY, DrainState.RETURNED, DrainState.PARTIAL}
+    ),
     DrainState.PAUSED: frozenset({DrainState.RUNNING, DrainState.CANCELLING}),
     DrainState.CANCELLING: frozenset({DrainState.CANCELLED}),
     DrainState.EMPTY: frozenset({DrainState.PLANNING}),
+    DrainState.RETURNED: frozenset({DrainState.PLANNING}),
     DrainState.PARTIAL: frozenset({DrainState.PLANNING}),
     DrainState.CANCELLED: frozenset({DrainState.PLANNING}),
     DrainState.REFUSED: frozenset({DrainState.PLANNING}),
@@ -78,6 +85,9 @@ class DrainRequest(Times):
     """Inventory name of the host."""
     to: list[HostName] = Field(default_factory=list, max_length=1000)
     """Hosts that VMs may go to; all of the inventory when empty."""
+    returns: DrainId | None = None
+    """Id of an earlier drain of the host, whose VMs shall come back to it from wherever they are now; the host is not
+    emptied then."""
     strict: bool = False
     """Move nothing at all unless every VM can move."""
     shut_off: Annotated[str, StringConstraints(pattern="^(move|leave)$")] = "leave"
@@ -108,6 +118,8 @@ class DrainVm(Frozen):
     active: bool
     memory_kib: int
     fate: Fate
+    source: str = ""
+    """Where it was."""
     destination: str | None = None
     migration: str = ""
     """Id of its migration, the newest one."""
@@ -130,6 +142,8 @@ class DrainRecord(Frozen):
     asked: int = 0
     """How many migrations it has asked for."""
     vms: tuple[DrainVm, ...] = ()
+    wanted: dict[str, str] = Field(default_factory=dict)
+    """UUID -> name of the VMs that shall come back; known when it was asked for."""
     submitted_at: float = 0.0
     finished_at: float | None = None
     cordoned_by_us: bool = False

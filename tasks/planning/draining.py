@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tasks.model.cordon import Cordon
 from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainRequest, DrainVm, Fate
 from tasks.model.host import HostFacts, Pool
@@ -85,7 +86,7 @@ def why_left_alone(request: DrainRequest, view: DomainView) -> str:
     """Why a VM stays by the request itself; empty when it shall move."""
     if {view.name, view.uuid} & set(request.leave):
         return "it shall stay, as the drain was asked"
-    if not view.active and request.shut_off == "leave":
+    if not view.active and request.shut_off == "leave" and request.returns is None:
         return "it is shut off, and those stay unless the drain is asked to move them"
     return ""
 
@@ -100,6 +101,30 @@ def refreshed(vm: DrainVm, run: RunRecord | None, still_there: bool) -> DrainVm:
     if vm.fate in (Fate.WAITING, Fate.STAYS, Fate.FAILED) and not still_there:
         return vm.model_copy(update={"fate": Fate.GONE, "reason": "it is no longer on the host"})
     return vm
+
+
+def may_take(request: DrainRequest, inventory: Iterable[str]) -> list[str]:
+    """Hosts that VMs of the drain may go to, as it was asked."""
+    if request.returns is not None:
+        return [request.host]
+    return [name for name in request.to or inventory if name != request.host]
+
+
+def cordon_reason(drain_id: str) -> str:
+    """How the cordon of a drain is known for its own."""
+    return f"drain {drain_id}"
+
+
+def is_lifted(request: DrainRequest, cordon: Cordon) -> bool:
+    """Whether a cordon goes when the drain begins: the one of the drain whose VMs come back."""
+    return request.returns is not None and cordon.reason == cordon_reason(request.returns)
+
+
+def what_is_missing(vms: Iterable[DrainVm]) -> tuple[str, ...]:
+    """VMs that did not come back, each in words."""
+    return tuple(
+        f"{vm.name}: it has left again" if vm.fate is Fate.MOVED else f"{vm.name}: {vm.reason or vm.fate}" for vm in vms
+    )
 
 
 def what_is_left(
@@ -119,7 +144,7 @@ def what_is_left(
 def migration_values(record: DrainRecord, vm: DrainVm) -> dict[str, object]:
     """The request of a VM's migration."""
     request = record.request
-    values: dict[str, object] = {"vm": vm.uuid, "destination": vm.destination, "source": request.host}
+    values: dict[str, object] = {"vm": vm.uuid, "destination": vm.destination, "source": vm.source or request.host}
     values |= {"policy": request.policy, "labels": dict(request.labels)}
     values |= {"priority": request.priority} if request.priority else {}
     values |= {"accept": list(request.accept)} if request.accept else {}

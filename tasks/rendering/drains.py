@@ -41,6 +41,7 @@ def print_drains(records: Sequence[DrainRecord]) -> None:
 def print_drain(record: DrainRecord) -> None:
     """Everything about one drain: what becomes of each VM, and why."""
     print_pairs([("drain", record.id), ("host", record.request.host), ("state", record.state.value)])
+    print_pairs([("brings back", f"what drain {record.request.returns} moved" if record.request.returns else None)])
     print_pairs([("asked for", when(record.submitted_at)), ("ended", when(record.finished_at))])
     print_pairs([("waits for", record.waiting_for), ("vms", _counts(record))])
     if record.error is not None:
@@ -132,4 +133,5 @@ def _others(vm: DrainVm) -> str:
 def _note(record: DrainRecord) -> str | None:
     if record.error is not None:
         return f"{record.error.code}: {record.error.message}"
-    return record.waiting_for or (record.left[0] if record.left else None)
+    returns = f"brings back what {record.request.returns} moved" if record.request.returns else None
+    return record.waiting_for or (record.left[0] if record.left else None) or returns

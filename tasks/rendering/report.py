@@ -68,6 +68,10 @@ def render_report(report: Report) -> str:
 def verdict_of(report: Report) -> tuple[str, str]:
     """Good, bad or open, and what to say of it in one sentence."""
     drain = report.drain
+    if drain is not None and drain.request.returns is not None:
+        kind = "good" if drain.state is DrainState.RETURNED else "bad" if drain.is_ended else "open"
+        words = "are back" if kind == "good" else "are not all back"
+        return kind, f"the VMs that drain {drain.request.returns} moved away {words} on {drain.request.host}"
     if drain is not None:
         kind, words = VERDICTS.get(drain.state, ("open", f"is not empty yet: the drain is {drain.state}"))
         return kind, f"{drain.request.host} {words}"

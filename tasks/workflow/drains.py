@@ -11,18 +11,22 @@ from contextlib import suppress
 from typing import Any
 
 from tasks.model.domain import DomainView
-from tasks.model.drain import DrainRecord, DrainRequest, DrainState, DrainVm, Fate, parse_drain
+from tasks.model.drain import DrainRecord, DrainRequest, DrainState, Fate, parse_drain
 from tasks.model.errors import HypervisorError, InvalidRequest, StaleOwner
 from tasks.model.request import parse_request
 from tasks.model.run import ErrorInfo
-from tasks.planning.draining import migration_values, refreshed, what_is_left, why_left_alone
+from tasks.planning.draining import may_take, migration_values, refreshed, why_left_alone
+from tasks.workflow.errands import errand_of, lift_cordon
 from tasks.workflow.operations import cancel as cancel_migration
 from tasks.workflow.operations import check_inventory, submit
-from tasks.workflow.places import Fleet, find_places, look_at_fleet
+from tasks.workflow.places import find_places, look_at_fleet
 from tasks.workflow.runtime import Runtime
 from tasks.workflow.turns import turn
 
 log = logging.getLogger(__name__)
+
+DRAINS_LOOKED_AT = 1000
+"""How many of the newest drains are looked at for the last one of a host."""
 
 # -- what people and other systems may do -----------------------------------------------------------------------------
 
@@ -35,7 +39,7 @@ def ask_drain(runtime: Runtime, values: dict[str, Any], drain_id: str) -> DrainR
     """
     request = check_drain(runtime, values)
     try:
-        record = DrainRecord(id=drain_id, request=request)
+        record = DrainRecord(id=drain_id, request=request, wanted=_wanted(runtime, request))
     except ValueError:
         message = f"{drain_id!r:.80} is not an id of a drain"
         raise InvalidRequest("INVALID_ID", message, "ids are 1 to 48 of A-Z a-z 0-9 _ -") from None
@@ -49,12 +53,13 @@ def check_drain(runtime: Runtime, values: dict[str, Any]) -> DrainRequest:
         InvalidRequest
     """
     request = parse_drain(values)
-    others = [host for host in request.to or runtime.hosts if host != request.host]
+    others = may_take(request, runtime.hosts)
     if not others:
         message = f"there is no other host that the VMs of {request.host} could go to"
         raise InvalidRequest("NO_DESTINATION", message, "add hosts to the inventory, or name others with --to")
     for host in others:  # each is a destination that a migration may be asked to
-        probe = {"vm": "any", "destination": host, "source": request.host, "policy": request.policy}
+        probe = {"vm": "any", "destination": host, "policy": request.policy}
+        probe |= {"source": request.host} if request.returns is None else {}
         more = {"accept": list(request.accept), "remedies": list(request.remedies), **request.times}
         check_inventory(runtime, parse_request(probe | more))
     return request
@@ -66,9 +71,52 @@ def plan_drain(runtime: Runtime, values: dict[str, Any]) -> DrainRecord:
     Raises:
         InvalidRequest, HypervisorError
     """
-    record = DrainRecord(id="dry-run", request=check_drain(runtime, values))
+    request = check_drain(runtime, values)
+    record = DrainRecord(id="dry-run", request=request, wanted=_wanted(runtime, request))
     fleet = look_at_fleet(runtime, record)
-    return record.model_copy(update={"vms": find_places(runtime, record, fleet, fleet.of(record.request.host))})
+    vms = find_places(runtime, record, fleet, errand_of(record).to_move(record, fleet))
+    return record.model_copy(update={"vms": vms})
+
+
+def last_drain_of(runtime: Runtime, host: str) -> DrainRecord:
+    """The newest drain of a host that took VMs away.
+
+    Raises:
+        InvalidRequest: ``NOTHING_TO_RETURN``.
+    """
+    for record in runtime.drains.newest(DRAINS_LOOKED_AT):
+        if record.request.host == host and record.request.returns is None and taken_away(record):
+            return record
+    message = f"no drain of {host} is known that moved a VM"
+    raise InvalidRequest("NOTHING_TO_RETURN", message, "vmferry drains shows those that there were")
+
+
+def taken_away(record: DrainRecord) -> dict[str, str]:
+    """UUID -> name of the VMs that a drain has moved."""
+    return {vm.uuid: vm.name for vm in record.vms if vm.fate is Fate.MOVED}
+
+
+def _wanted(runtime: Runtime, request: DrainRequest) -> dict[str, str]:
+    """The VMs that shall come back.
+
+    Raises:
+        UnknownMigration: ``UNKNOWN_ID``.
+        InvalidRequest: ``NOT_ENDED``, ``OTHER_HOST``, ``NOTHING_TO_RETURN``.
+    """
+    if request.returns is None:
+        return {}
+    earlier = runtime.drains.load(request.returns)
+    if not earlier.is_ended:
+        message = f"drain {earlier.id} is {earlier.state}"
+        raise InvalidRequest("NOT_ENDED", message, f"wait for its end: vmferry watch {earlier.id}")
+    if earlier.request.host != request.host:
+        message = f"drain {earlier.id} emptied {earlier.request.host}, not {request.host}"
+        raise InvalidRequest("OTHER_HOST", message, f"vmferry drain {earlier.request.host} --return-of {earlier.id}")
+    wanted = taken_away(earlier) if earlier.request.returns is None else {}
+    if not wanted:
+        message = f"drain {earlier.id} has moved no VM away from {request.host}"
+        raise InvalidRequest("NOTHING_TO_RETURN", message, f"vmferry show {earlier.id}")
+    return wanted
 
 
 def pause_drain(runtime: Runtime, drain_id: str) -> DrainRecord:
@@ -146,12 +194,15 @@ def _note(runtime: Runtime, drain_id: str, why: str) -> None:
 
 
 def _plan(runtime: Runtime, record: DrainRecord) -> None:
-    record = _cordon(runtime, record)
+    errand = errand_of(record)
+    record = errand.make_ready(runtime, record)
     fleet = look_at_fleet(runtime, record)
+    views = errand.to_move(record, fleet)
     kept = tuple(vm for vm in record.vms if vm.fate is Fate.MOVED)
-    found = find_places(runtime, record, fleet, fleet.of(record.request.host))
+    found = find_places(runtime, record, fleet, views)
     vms = (*(vm for vm in kept if vm.uuid not in {v.uuid for v in found}), *found)
-    stuck = [vm for vm in found if vm.fate is Fate.STAYS and not _by_request(record, fleet, vm)]
+    chosen = {view.uuid for view in views if why_left_alone(record.request, view)}
+    stuck = [vm for vm in found if vm.fate is Fate.STAYS and vm.uuid not in chosen]
     if record.request.strict and stuck:
         names = ", ".join(vm.name for vm in stuck)
         error = ErrorInfo(
@@ -168,7 +219,7 @@ def _plan(runtime: Runtime, record: DrainRecord) -> None:
 
 def _run(runtime: Runtime, record: DrainRecord) -> None:
     record, views = _refresh(runtime, record)
-    fresh = _newcomers(record, views)
+    fresh = errand_of(record).newcomers(record, views)
     if fresh:
         places = find_places(runtime, record, look_at_fleet(runtime, record), fresh)
         kept = tuple(vm for vm in record.vms if vm.uuid not in {view.uuid for view in fresh})
@@ -180,13 +231,9 @@ def _run(runtime: Runtime, record: DrainRecord) -> None:
         if vm.fate is Fate.MOVING and runtime.store.find(vm.migration) is None:
             submit(runtime, migration_values(record, vm), vm.migration, drain=record.id)
     if not any(vm.fate is Fate.MOVING for vm in record.vms):
-        _close(runtime, record)
-
-
-def _newcomers(record: DrainRecord, views: Sequence[DomainView]) -> list[DomainView]:
-    """VMs that appeared since; one that has moved away and is back is one of them."""
-    known = {vm.uuid for vm in record.vms if vm.fate not in (Fate.MOVED, Fate.GONE)}
-    return [view for view in views if view.uuid not in known]
+        ending = errand_of(record).end(runtime, record)
+        if ending is not None:  # else somebody joins at the next look
+            _end(runtime, record, ending[0], left=ending[1])
 
 
 def _numbered(record: DrainRecord) -> DrainRecord:
@@ -231,22 +278,12 @@ def _refresh(runtime: Runtime, record: DrainRecord) -> tuple[DrainRecord, Sequen
     Records first: a VM whose migration has succeeded is not on the host when that is looked at afterwards.
     """
     runs = {vm.uuid: runtime.store.find(vm.migration) for vm in record.vms if vm.fate is Fate.MOVING}
-    views = list(runtime.hypervisor.list_domains(record.request.host))
+    views = errand_of(record).still_there(runtime, record)
     there = {view.uuid for view in views}
     vms = tuple(refreshed(vm, runs.get(vm.uuid), vm.uuid in there) for vm in record.vms)
     if vms == record.vms and record.waiting_for is None:
         return record, views
     return runtime.drains.commit(record, record.model_copy(update={"vms": vms, "waiting_for": None})), views
-
-
-def _close(runtime: Runtime, record: DrainRecord) -> None:
-    """The host is looked at once more: what counts is what is there, not what was done."""
-    host = record.request.host
-    views, pools = runtime.hypervisor.list_domains(host), runtime.hypervisor.list_pools(host)
-    if _newcomers(record, views):
-        return  # they join at the next look
-    left = what_is_left(host, views, pools, (*runtime.store.active(), *runtime.store.queued()))
-    _end(runtime, record, DrainState.PARTIAL if left else DrainState.EMPTY, left=left)
 
 
 def _end(
@@ -261,26 +298,4 @@ def _end(
     runtime.drains.commit(record, record.model_copy(update=changes))
     log.info("drain %s of %s: %s", record.id, record.request.host, state)
     if state in (DrainState.CANCELLED, DrainState.REFUSED) and record.cordoned_by_us:
-        cordon = runtime.cordons.find(record.request.host)
-        if cordon is not None and cordon.reason == _reason(record):
-            runtime.cordons.lift(record.request.host)
-
-
-def _cordon(runtime: Runtime, record: DrainRecord) -> DrainRecord:
-    host = record.request.host
-    cordon = runtime.cordons.find(host)
-    if cordon is None:
-        cordon = runtime.cordons.put(host, _reason(record))
-    ours = cordon.reason == _reason(record)
-    if ours == record.cordoned_by_us:
-        return record
-    return runtime.drains.commit(record, record.model_copy(update={"cordoned_by_us": ours}))
-
-
-def _reason(record: DrainRecord) -> str:
-    return f"drain {record.id}"
-
-
-def _by_request(record: DrainRecord, fleet: Fleet, vm: DrainVm) -> bool:
-    view = next((v for v in fleet.of(record.request.host) if v.uuid == vm.uuid), None)
-    return view is not None and bool(why_left_alone(record.request, view))
+        lift_cordon(runtime, record.request.host, record.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +21,8 @@ from tasks.planning.draining import (
     Reserve,
     closed_site,
     guest_of,
+    is_lifted,
+    may_take,
     migration_values,
     on_the_way,
     site_of,
@@ -44,6 +46,11 @@ class Fleet:
     views: Mapping[str, Sequence[DomainView]]
     silent: Mapping[str, str]
     """Host -> why nothing is known of it."""
+
+    def everywhere(self) -> Iterator[DomainView]:
+        """The VMs of all hosts of which something is known."""
+        for views in self.views.values():
+            yield from views
 
     def of(self, host: str) -> Sequence[DomainView]:
         """The VMs of one host; none when nothing is known of it."""
@@ -78,17 +85,16 @@ def _sites(runtime: Runtime, record: DrainRecord, fleet: Fleet) -> list[Site]:
     """The hosts that VMs may go to, with everything that is on its way there counted in."""
     placement = runtime.settings.placement
     reserve = Reserve(placement.memory_reserve_mib, placement.vcpu_overcommit)
-    cordons, drained = runtime.cordons.all(), runtime.drains.under_way()
-    views = {view.uuid: view for found in fleet.views.values() for view in found if view.active}
+    cordons = {host: cordon for host, cordon in runtime.cordons.all().items() if not is_lifted(record.request, cordon)}
+    drained = runtime.drains.under_way()
+    views = {view.uuid: view for view in fleet.everywhere() if view.active}
     coming = on_the_way(_expected(runtime, record), views)
     sites = []
-    for name in record.request.to or runtime.hosts:
-        if name == record.request.host:
-            continue
+    for name in may_take(record.request, runtime.hosts):
         why = fleet.silent.get(name, "")
         if not why and name in cordons:
             why = f"it is {cordons[name].words}"
-        if not why and name in drained:
+        if not why and drained.get(name, record.id) != record.id:
             why = f"it is being emptied by drain {drained[name]}"
         if why or name not in fleet.facts:
             sites.append(closed_site(name, why or f"{name} does not answer"))
@@ -104,14 +110,14 @@ def _expected(runtime: Runtime, record: DrainRecord) -> list[RunRecord]:
         other = runtime.drains.find(drain_id) if drain_id != record.id else None
         for vm in other.vms if other is not None else ():
             if vm.fate is Fate.WAITING and vm.destination:
-                request = parse_request({"vm": vm.uuid, "destination": vm.destination, "source": host})
+                request = parse_request({"vm": vm.uuid, "destination": vm.destination, "source": vm.source or host})
                 runs[f"{drain_id}/{vm.uuid}"] = RunRecord(
                     id="expected",
                     request=request,
                     fingerprint="",
                     vm=vm.name,
                     uuid=vm.uuid,
-                    source=host,
+                    source=request.source,
                     destination=vm.destination,
                 )
     return list(runs.values())
@@ -124,6 +130,7 @@ def find_places(
     moving = [view for view in views if not why_left_alone(record.request, view)]
     sites = _sites(runtime, record, fleet)
     needs = {view.uuid: Needs() for view in moving}
+    at = {view.uuid: view.host for view in moving}
     agreed: dict[tuple[str, str], bool] = {}
     placement = place([guest_of(view, needs[view.uuid]) for view in moving], sites)
     for _ in range(4 * len(sites) + 4):
@@ -131,7 +138,7 @@ def find_places(
         if not asked:
             break
         for uuid, host in asked:
-            plan = _preflight(runtime, record, uuid, host)
+            plan = _preflight(runtime, record, uuid, at[uuid], host)
             agreed[uuid, host] = plan.allowed
             needs[uuid] = _learnt(needs[uuid], host, plan)
         guests = [guest_of(view, needs[view.uuid]) for view in moving]
@@ -139,10 +146,12 @@ def find_places(
     return tuple(_fate(record, view, placement, agreed) for view in views)
 
 
-def _preflight(runtime: Runtime, record: DrainRecord, uuid: str, host: str) -> Plan:
-    vm = DrainVm(uuid=uuid, name="", active=True, memory_kib=0, fate=Fate.WAITING, destination=host)
+def _preflight(runtime: Runtime, record: DrainRecord, uuid: str, source: str, host: str) -> Plan:
+    vm = DrainVm(uuid=uuid, name="", active=True, memory_kib=0, fate=Fate.WAITING, source=source, destination=host)
     request = parse_request(migration_values(record, vm))
-    return survey(runtime.hypervisor, runtime.hosts, request, cordon=runtime.cordons.find(host))
+    cordon = runtime.cordons.find(host)
+    counts = cordon is not None and not is_lifted(record.request, cordon)
+    return survey(runtime.hypervisor, runtime.hosts, request, cordon=cordon if counts else None)
 
 
 def _learnt(needs: Needs, host: str, plan: Plan) -> Needs:
@@ -161,6 +170,7 @@ def _fate(
     record: DrainRecord, view: DomainView, placement: Placement, agreed: Mapping[tuple[str, str], bool]
 ) -> DrainVm:
     shared = {"uuid": view.uuid, "name": view.name, "active": view.active, "memory_kib": view.memory_kib}
+    shared["source"] = view.host
     if reason := why_left_alone(record.request, view):
         return DrainVm(fate=Fate.STAYS, reason=reason, **shared)
     choice = next(choice for choice in placement.choices if choice.uuid == view.uuid)

@@ -10,7 +10,7 @@ import pytest
 
 from tasks import workflow
 from tasks.model.drain import DrainRecord, DrainState, Fate
-from tasks.model.errors import InvalidRequest, OperatorMustFix
+from tasks.model.errors import InvalidRequest, OperatorMustFix, UnknownMigration
 from tasks.model.run import State
 from tests.fakes.hypervisor import domain_xml
 from tests.queue.workbench import Bench
@@ -370,3 +370,87 @@ def test_events_tell_of_drains_too(bench: Bench) -> None:
     assert own == [(None, "planning"), ("planning", "running"), ("running", "empty")]
     assert all(event.labels == {"rack": "4"} for event in told)
     assert {event.drain for event in told if event.kind == "migration"} == {"d"}
+
+
+# -- and back again ---------------------------------------------------------------------------------------------------
+
+
+def emptied(bench: Bench, *numbers: int, **values: Any) -> DrainRecord:
+    for number in numbers:
+        add(bench, number)
+    ask(bench, **values)
+    record = run_to_end(bench)
+    assert record.state is DrainState.EMPTY
+    return record
+
+
+def test_what_a_drain_moved_away_comes_back(bench: Bench) -> None:
+    emptied(bench, 1, 2, 3)
+    add(bench, 4, host="beta")
+    assert workflow.last_drain_of(bench.runtime, "alpha").id == "d"
+    ask(bench, "back", returns="d")
+    record = run_to_end(bench, "back")
+    assert record.state is DrainState.RETURNED, record
+    assert record.left == ()
+    assert names_on(bench, "alpha") == {"vm-1", "vm-2", "vm-3"}
+    assert names_on(bench, "beta") | names_on(bench, "gamma") == {"vm-4"}
+    assert bench.runtime.cordons.find("alpha") is None, "it takes VMs again"
+    # A drain that brings VMs back is none that could be taken back.
+    assert workflow.last_drain_of(bench.runtime, "alpha").id == "d"
+    with pytest.raises(InvalidRequest) as refused:
+        ask(bench, "again", returns="back")
+    assert refused.value.code == "NOTHING_TO_RETURN"
+
+
+def test_what_is_shut_off_comes_back_as_well(bench: Bench) -> None:
+    add(bench, 1, running=False)
+    ask(bench, shut_off="move")
+    assert run_to_end(bench).state is DrainState.EMPTY
+    ask(bench, "back", returns="d")
+    assert run_to_end(bench, "back").state is DrainState.RETURNED
+    assert names_on(bench, "alpha") == {"vm-1"}
+
+
+def test_what_does_not_come_back_is_said(bench: Bench) -> None:
+    record = emptied(bench, 1, 2, 3)
+    lost, moved = record.vms[0], record.vms[1]
+    del bench.fake.hosts[str(lost.destination)].domains[lost.uuid]
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha", "returns": "d", "leave": [moved.name]})
+    assert fates(plan) == {moved.name: Fate.STAYS, record.vms[2].name: Fate.WAITING}
+    ask(bench, "back", returns="d", leave=[moved.name])
+    back = run_to_end(bench, "back")
+    assert back.state is DrainState.PARTIAL
+    assert back.left == (
+        f"{moved.name}: it shall stay, as the drain was asked",
+        f"{lost.name} is on no host that answers",
+    )
+    assert names_on(bench, "alpha") == {record.vms[2].name}
+
+
+def test_a_cordon_of_somebody_else_stays(bench: Bench) -> None:
+    emptied(bench, 1)
+    bench.runtime.cordons.put("alpha", "broken fan")
+    ask(bench, "back", returns="d")
+    record = run_to_end(bench, "back")
+    assert record.state is DrainState.PARTIAL
+    assert "broken fan" in record.vms[0].others["alpha"]
+    bench.runtime.cordons.lift("alpha")
+    workflow.retry_drain(bench.runtime, "back")
+    assert run_to_end(bench, "back").state is DrainState.RETURNED
+
+
+def test_what_cannot_be_brought_back(bench: Bench) -> None:
+    with pytest.raises(UnknownMigration):
+        ask(bench, "back", returns="never")
+    with pytest.raises(InvalidRequest) as nothing:
+        workflow.last_drain_of(bench.runtime, "alpha")
+    assert nothing.value.code == "NOTHING_TO_RETURN"
+    add(bench, 1)
+    ask(bench)
+    with pytest.raises(InvalidRequest) as early:
+        ask(bench, "back", returns="d")
+    assert early.value.code == "NOT_ENDED"
+    run_to_end(bench)
+    with pytest.raises(InvalidRequest) as other:
+        ask(bench, "back", host="beta", returns="d")
+    assert other.value.code == "OTHER_HOST"
