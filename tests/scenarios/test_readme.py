@@ -19,7 +19,7 @@ from tests.scenarios.stack import REPOSITORY
 
 pytestmark = pytest.mark.lab
 
-TIMEOUT_S = 90
+TIMEOUT_S = 150
 
 
 def example(name: str) -> str:
@@ -30,13 +30,13 @@ def example(name: str) -> str:
     return found[1]
 
 
-def test_quick_start_and_plain_celery(lab: Lab, make_guest: Callable[..., Guest], tmp_path: Path) -> None:
+def test_quick_start_plain_celery_and_a_drain(lab: Lab, make_guest: Callable[..., Guest], tmp_path: Path) -> None:
     guest = make_guest("web-1")
     guest.wait_ticking()
     shutil.copytree(REPOSITORY / "config", tmp_path / "config")
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))
     (tmp_path / "plain.py").write_text(example("plain celery"), encoding="utf-8")
-    script = f"set -e\n{example('quick start')}\npython plain.py\nvmferry list\n"
+    script = f"set -e\n{example('quick start')}\npython plain.py\n{example('drain')}\nvmferry list\n"
     command = [*lab.desk_prefix(), "bash", "-c", script]
     env = {name: value for name, value in os.environ.items() if not name.startswith("VMFERRY")}
     process = subprocess.Popen(
@@ -60,6 +60,11 @@ def test_quick_start_and_plain_celery(lab: Lab, make_guest: Callable[..., Guest]
         assert "web-1: alpha → beta: would be moved" in output, output
         assert re.search(r"web-1: alpha → beta: succeeded after", output), output
         assert "succeeded beta → alpha" in output, output
+        assert "1 of 1 VMs would move" in output, output
+        assert "alpha: empty: 1 moved" in output, output
+        assert "alpha: returned: 1 moved" in output, output
+        assert re.search(r"morning\talpha\treturned\t1\t1\t.*\ntonight\talpha\tempty\t1\t1\t", output), output
+        assert "alpha is empty: safe to reboot" in (tmp_path / "tonight.html").read_text(encoding="utf-8")
     finally:
         timer.cancel()
         os.killpg(process.pid, signal.SIGKILL)
