@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from tasks.model.errors import ConfigurationError
-from tasks.model.request import HostName, PolicyName
+from tasks.model.request import HostName, PolicyName, VmName
 
 CONFIG_VARIABLE = "VMFERRY_CONFIG"
 DEFAULT_PATHS = (Path("vmferry.toml"), Path("/etc/vmferry/vmferry.toml"))
@@ -117,6 +117,15 @@ class WebhookSettings(Section):
     """An event that cannot be delivered is tried again until it is so old, seconds."""
 
 
+class GroupSettings(Section):
+    """VMs that drains keep on one host, or on different ones."""
+
+    vms: list[VmName] = Field(min_length=1)
+    """Names or UUIDs."""
+    keep: Literal["together", "apart"] = "apart"
+    """``apart``: no two on one host; ``together``: all on one."""
+
+
 class PlacementSettings(Section):
     """How full hosts may become by VMs of drains."""
 
@@ -195,6 +204,8 @@ class Settings(BaseSettings):
     """Named policies; ``default`` always exists."""
     links: dict[PolicyName, LinkSettings] = Field(default_factory=dict)
     """Links that several hosts share."""
+    groups: dict[PolicyName, GroupSettings] = Field(default_factory=dict)
+    """VMs that belong together, or apart, when drains move them."""
     webhooks: dict[PolicyName, WebhookSettings] = Field(default_factory=dict)
     """Other systems that are told of events."""
     placement: PlacementSettings = Field(default_factory=PlacementSettings)
@@ -240,6 +251,15 @@ class Settings(BaseSettings):
         for name, link in self.links.items():
             if unknown := sorted(set(link.hosts) - set(self.hosts)):
                 raise ValueError(f"links.{name}.hosts: {', '.join(unknown)} not in the inventory")
+        return self
+
+    @model_validator(mode="after")
+    def _one_home(self) -> Settings:
+        home: dict[str, str] = {}
+        for name, group in self.groups.items():
+            for vm in group.vms if group.keep == "together" else ():
+                if home.setdefault(vm, name) != name:
+                    raise ValueError(f"groups.{name}.vms: {vm} is kept together with group {home[vm]} already")
         return self
 
     @model_validator(mode="before")

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from config import settings as settings_module
 from config.settings import (
     FlowerSettings,
+    GroupSettings,
     HostSettings,
     LinkSettings,
     PlacementSettings,
@@ -109,6 +110,10 @@ def settings_page() -> str:
             "A policy called `default` always exists.",
             "",
             *_table(PolicySettings, f"{settings_module.ENV_PREFIX}POLICIES__NAME__"),
+            "",
+            "## `[groups.NAME]`",
+            "",
+            *_table(GroupSettings, f"{settings_module.ENV_PREFIX}GROUPS__NAME__"),
             "",
             "## `[links.NAME]`",
             "",

@@ -10,6 +10,7 @@ from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainRequest, DrainVm, Fate
 from tasks.model.host import HostFacts, Pool
 from tasks.model.run import RunRecord, State
+from tasks.planning.groups import NO_GROUPS, Membership, homes_at, rivals_at
 from tasks.planning.placement import Guest, Site
 
 OBJECT_PREFIXES = ("vmferry.", "vmferry-")
@@ -31,6 +32,7 @@ class Coming:
 
     memory_kib: int = 0
     vcpus: int = 0
+    uuids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,15 @@ class Needs:
     unfit: Mapping[str, str] = field(default_factory=dict)
 
 
-def site_of(facts: HostFacts, views: Iterable[DomainView], coming: Coming, reserve: Reserve) -> Site:
+def site_of(
+    facts: HostFacts,
+    views: Sequence[DomainView],
+    coming: Coming,
+    reserve: Reserve,
+    groups: Mapping[str, Membership] | None = None,
+) -> Site:
     """A host as placement sees it: what is free now is what may be taken, but for the reserve and what is coming."""
+    present = {view.uuid for view in views if view.active} | coming.uuids
     return Site(
         name=facts.name,
         memory_kib=max(0, facts.memory_total_kib - reserve.memory_mib * MIB_KIB),
@@ -50,6 +59,8 @@ def site_of(facts: HostFacts, views: Iterable[DomainView], coming: Coming, reser
         vcpus=int(facts.cpus * reserve.vcpu_overcommit),
         vcpus_used=sum(view.vcpus for view in views if view.active) + coming.vcpus,
         pools={pool.name: pool.available_bytes for pool in facts.pools if pool.active},
+        together=homes_at(present, groups or {}),
+        apart=rivals_at(present, groups or {}),
     )
 
 
@@ -58,8 +69,9 @@ def closed_site(name: str, why: str) -> Site:
     return Site(name, 0, 0, 0, 0, closed=why)
 
 
-def guest_of(view: DomainView, needs: Needs) -> Guest:
-    """A VM as placement sees it; one that is shut off takes no memory and no CPUs."""
+def guest_of(view: DomainView, needs: Needs, groups: Membership = NO_GROUPS) -> Guest:
+    """A VM as placement sees it; one that is shut off takes no memory, no CPUs, and no heed of its groups."""
+    groups = groups if view.active else NO_GROUPS
     return Guest(
         uuid=view.uuid,
         name=view.name,
@@ -67,6 +79,8 @@ def guest_of(view: DomainView, needs: Needs) -> Guest:
         vcpus=view.vcpus if view.active else 0,
         pools=needs.pools,
         unfit=needs.unfit,
+        together=groups.together,
+        apart=groups.apart,
     )
 
 
@@ -78,7 +92,8 @@ def on_the_way(runs: Iterable[RunRecord], views: Mapping[str, DomainView]) -> di
         if run.is_terminal or view is None or not view.active or view.host == run.destination:
             continue
         before = found.get(run.destination, Coming())
-        found[run.destination] = Coming(before.memory_kib + view.memory_kib, before.vcpus + view.vcpus)
+        memory_kib, vcpus = before.memory_kib + view.memory_kib, before.vcpus + view.vcpus
+        found[run.destination] = Coming(memory_kib, vcpus, before.uuids | {view.uuid})
     return found
 
 

@@ -8,10 +8,11 @@ from functools import partial
 
 from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainVm, Fate
-from tasks.model.errors import HypervisorError
+from tasks.model.errors import HypervisorError, OperatorMustFix
 from tasks.model.finding import Severity
 from tasks.model.host import HostFacts
 from tasks.model.plan import Plan
+from tasks.model.ports import Hypervisor
 from tasks.model.request import parse_request
 from tasks.model.run import RunRecord
 from tasks.parallel import gather
@@ -28,7 +29,8 @@ from tasks.planning.draining import (
     site_of,
     why_left_alone,
 )
-from tasks.planning.placement import Placement, Site, place
+from tasks.planning.groups import NO_GROUPS, GroupRule, Membership, groups_in, membership_of
+from tasks.planning.placement import Guest, Placement, Site, place
 from tasks.steps.survey import survey
 from tasks.workflow.runtime import Runtime
 
@@ -44,6 +46,8 @@ class Fleet:
 
     facts: Mapping[str, HostFacts]
     views: Mapping[str, Sequence[DomainView]]
+    groups: Mapping[str, Membership]
+    """UUID -> groups, of all VMs that run."""
     silent: Mapping[str, str]
     """Host -> why nothing is known of it."""
 
@@ -57,28 +61,51 @@ class Fleet:
         return self.views.get(host, ())
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One host."""
+
+    facts: HostFacts
+    views: Sequence[DomainView]
+    groups: Mapping[str, Membership]
+
+
 def look_at_fleet(runtime: Runtime, record: DrainRecord) -> Fleet:
     """The host that is emptied must answer; others that do not are no destinations for now."""
     hypervisor, host = runtime.hypervisor, record.request.host
 
-    def look(name: str) -> tuple[HostFacts, list[DomainView]] | HypervisorError:
+    rules = [GroupRule(n, frozenset(g.vms), g.keep == "apart") for n, g in runtime.settings.groups.items()]
+
+    def look(name: str) -> _Seen | HypervisorError:
         try:
-            return hypervisor.fetch_facts(name), list(hypervisor.list_domains(name))
+            facts, views = hypervisor.fetch_facts(name), list(hypervisor.list_domains(name))
+            said = {view.uuid: _said_groups(hypervisor, view) for view in views if view.active}
         except HypervisorError as error:
             return error
+        own = {view.uuid: membership_of(view, rules, said[view.uuid]) for view in views if view.active}
+        return _Seen(facts, views, own)
 
     answers = gather({name: partial(look, name) for name in runtime.hosts}, at_once=AT_ONCE, timeout_s=PATIENCE_S)
-    seen = {name: answer for name, answer in answers.items() if isinstance(answer, tuple)}
+    seen = {name: answer for name, answer in answers.items() if isinstance(answer, _Seen)}
     silent = {name: answer.message for name, answer in answers.items() if isinstance(answer, HypervisorError)}
     silent |= {name: f"{name} does not answer" for name in runtime.hosts if name not in answers}
     mine = answers.get(host)
     if isinstance(mine, HypervisorError):
         raise mine
     return Fleet(
-        facts={name: facts for name, (facts, _) in seen.items()},
-        views={name: views for name, (_, views) in seen.items()},
+        facts={name: answer.facts for name, answer in seen.items()},
+        views={name: answer.views for name, answer in seen.items()},
+        groups={uuid: groups for answer in seen.values() for uuid, groups in answer.groups.items()},
         silent=silent,
     )
+
+
+def _said_groups(hypervisor: Hypervisor, view: DomainView) -> Membership:
+    """What the VM's metadata says; nothing when it has gone since it was listed."""
+    try:
+        return groups_in(hypervisor.fetch_xml(view.host, view.uuid))
+    except OperatorMustFix:
+        return NO_GROUPS
 
 
 def _sites(runtime: Runtime, record: DrainRecord, fleet: Fleet) -> list[Site]:
@@ -99,7 +126,7 @@ def _sites(runtime: Runtime, record: DrainRecord, fleet: Fleet) -> list[Site]:
         if why or name not in fleet.facts:
             sites.append(closed_site(name, why or f"{name} does not answer"))
         else:
-            sites.append(site_of(fleet.facts[name], fleet.of(name), coming.get(name, _NOTHING), reserve))
+            sites.append(site_of(fleet.facts[name], fleet.of(name), coming.get(name, _NOTHING), reserve, fleet.groups))
     return sites
 
 
@@ -132,7 +159,7 @@ def find_places(
     needs = {view.uuid: Needs() for view in moving}
     at = {view.uuid: view.host for view in moving}
     agreed: dict[tuple[str, str], bool] = {}
-    placement = place([guest_of(view, needs[view.uuid]) for view in moving], sites)
+    placement = place(_guests(moving, needs, fleet), sites)
     for _ in range(4 * len(sites) + 4):
         asked = [(uuid, host) for uuid, host in placement.hosts.items() if (uuid, host) not in agreed]
         if not asked:
@@ -141,9 +168,14 @@ def find_places(
             plan = _preflight(runtime, record, uuid, at[uuid], host)
             agreed[uuid, host] = plan.allowed
             needs[uuid] = _learnt(needs[uuid], host, plan)
-        guests = [guest_of(view, needs[view.uuid]) for view in moving]
-        placement = place(guests, sites, planned={u: h for u, h in placement.hosts.items() if agreed[u, h]})
+        placement = place(
+            _guests(moving, needs, fleet), sites, planned={u: h for u, h in placement.hosts.items() if agreed[u, h]}
+        )
     return tuple(_fate(record, view, placement, agreed) for view in views)
+
+
+def _guests(moving: Sequence[DomainView], needs: Mapping[str, Needs], fleet: Fleet) -> list[Guest]:
+    return [guest_of(view, needs[view.uuid], fleet.groups.get(view.uuid, NO_GROUPS)) for view in moving]
 
 
 def _preflight(runtime: Runtime, record: DrainRecord, uuid: str, source: str, host: str) -> Plan:

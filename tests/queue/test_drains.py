@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from config.settings import GroupSettings
 from tasks import workflow
 from tasks.model.drain import DrainRecord, DrainState, Fate
 from tasks.model.errors import InvalidRequest, OperatorMustFix, UnknownMigration
 from tasks.model.run import State
 from tests.fakes.hypervisor import domain_xml
+from tests.queue.harness import RedisServer
 from tests.queue.workbench import Bench
 
 pytestmark = pytest.mark.queue
@@ -454,3 +456,55 @@ def test_what_cannot_be_brought_back(bench: Bench) -> None:
     with pytest.raises(InvalidRequest) as other:
         ask(bench, "back", host="beta", returns="d")
     assert other.value.code == "OTHER_HOST"
+
+
+# -- groups -----------------------------------------------------------------------------------------------------------
+
+
+def say_groups(bench: Bench, number: int, said: str, host: str = "alpha") -> None:
+    """As virsh metadata writes it."""
+    metadata = f"<metadata><g:groups xmlns:g='urn:vmferry:groups:1' {said}/></metadata>"
+    domain = bench.fake.hosts[host].domains[uuid_of(number)]
+    domain.live_xml = domain.inactive_xml = domain.live_xml.replace("<memory ", f"{metadata}<memory ", 1)
+
+
+def places_of(record: DrainRecord) -> dict[str, str | None]:
+    return {vm.name: vm.destination for vm in record.vms}
+
+
+def test_groups_of_the_configuration_are_kept(redis_server: RedisServer) -> None:
+    groups = {
+        "db": GroupSettings(vms=["vm-1", uuid_of(2)], keep="apart"),
+        "web": GroupSettings(vms=["vm-3", "vm-4"], keep="together"),
+    }
+    bench = Bench(redis_server.url, groups=groups)
+    for number in range(1, 5):
+        add(bench, number)
+    places = places_of(workflow.plan_drain(bench.runtime, {"host": "alpha"}))
+    assert places["vm-1"] != places["vm-2"]
+    assert places["vm-3"] == places["vm-4"]
+
+
+def test_groups_of_metadata_count_those_who_are_there_already(bench: Bench) -> None:
+    add(bench, 1, host="beta")
+    say_groups(bench, 1, "apart='db' together='web'", "beta")
+    add(bench, 2)
+    say_groups(bench, 2, "apart='db'")
+    add(bench, 3)
+    say_groups(bench, 3, "together='web'")
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha"})
+    assert places_of(plan) == {"vm-2": "gamma", "vm-3": "beta"}
+    apart, together = plan.vms
+    assert "kept apart" in apart.others["beta"]
+    assert "group is on beta" in together.others["gamma"]
+
+
+def test_groups_count_those_who_are_on_their_way(bench: Bench) -> None:
+    add(bench, 1, host="gamma")
+    say_groups(bench, 1, "apart='db'", "gamma")
+    workflow.submit(bench.runtime, {"vm": "vm-1", "destination": "beta", "source": "gamma"}, "m")
+    workflow.dispatch(bench.runtime)
+    add(bench, 2)
+    say_groups(bench, 2, "apart='db'")
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha"})
+    assert fates(plan) == {"vm-2": Fate.STAYS}, "on gamma it still is, on beta it will be"
