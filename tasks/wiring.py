@@ -12,7 +12,17 @@ from tasks.hypervisor.adapter import LibvirtHypervisor
 from tasks.hypervisor.address import HostAddress
 from tasks.messages import CeleryMessenger
 from tasks.model.errors import HypervisorError
-from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore, TurnStore, WebhookStore, connect
+from tasks.store import (
+    CordonStore,
+    DrainStore,
+    EventStore,
+    QueueStore,
+    RateStore,
+    RunStore,
+    TurnStore,
+    WebhookStore,
+    connect,
+)
 from tasks.workflow import Runtime
 
 log = logging.getLogger(__name__)
@@ -31,6 +41,7 @@ def build_runtime(settings: Settings, app: Celery) -> Runtime:
     return Runtime(
         settings=settings,
         store=RunStore(client, retention_s=settings.retention_s, events_kept=settings.events_kept),
+        queue=QueueStore(client),
         cordons=CordonStore(client),
         events=EventStore(client),
         drains=DrainStore(client, retention_s=settings.retention_s, events_kept=settings.events_kept),

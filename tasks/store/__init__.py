@@ -4,6 +4,7 @@ from tasks.store.client import connect
 from tasks.store.cordons import CordonStore
 from tasks.store.drains import DrainStore
 from tasks.store.events import EventStore
+from tasks.store.queue import QueueStore
 from tasks.store.rates import RateStore
 from tasks.store.runs import Admission, Limits, RunStore, Submission
 from tasks.store.turns import TurnStore
@@ -15,6 +16,7 @@ __all__ = [
     "DrainStore",
     "EventStore",
     "Limits",
+    "QueueStore",
     "RateStore",
     "RunStore",
     "Submission",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,6 +14,7 @@ import redis
 
 from tasks.model.errors import StaleOwner, StoreUnavailable, UnknownMigration, VmferryError
 from tasks.model.event import event_of
+from tasks.model.lane import RANK_S, lane_of
 from tasks.model.report import Sample, sample_of
 from tasks.model.run import SCHEMA_VERSION, Control, RunRecord, State, StepName, check_transition
 
@@ -112,7 +113,7 @@ class RunStore:
         """
         with translated():
             fields: dict[str, str] = self._redis.hgetall(f"{PREFIX}run:{run_id}")  # type: ignore[assignment]
-        return _parse(run_id, fields)
+        return self._explained([(_parse(run_id, fields), fields.get("lane", ""))])[0]
 
     def find(self, run_id: str) -> RunRecord | None:
         """The record, or None."""
@@ -129,7 +130,18 @@ class RunStore:
         """Waiting records, oldest first."""
         with translated():
             ids: list[str] = self._redis.zrange(f"{PREFIX}queued", 0, limit - 1)  # type: ignore[assignment]
-        return [r for r in self._load_many(ids) if r.state is State.QUEUED]
+        return self.queued_among(ids)
+
+    def queued_among(self, ids: Sequence[str]) -> list[RunRecord]:
+        """Those of them that still wait, in the same order."""
+        return [record for record, _ in self._load_rows(ids) if record.state is State.QUEUED]
+
+    def enlist(self, run_id: str) -> None:
+        """Put a migration into its lane that an older vmferry queued without."""
+        record = self.load(run_id)
+        if record.state is State.QUEUED:
+            order = {"guard": _guard(record, "rev"), "lane": lane_of(record), "lead": _lead(record)}
+            self._run(run_id, order)
 
     def active(self, *, limit: int = 500) -> list[RunRecord]:
         """Records that somebody works on or is about to; those whose lease or hand-over ends first."""
@@ -161,7 +173,22 @@ class RunStore:
             ids: list[str] = self._redis.zrevrange(f"{PREFIX}{index}", 0, limit - 1)  # type: ignore[assignment]
         return ids
 
-    def _load_many(self, ids: list[str]) -> list[RunRecord]:
+    def _load_many(self, ids: Sequence[str]) -> list[RunRecord]:
+        return self._explained(self._load_rows(ids))
+
+    def _explained(self, rows: Sequence[tuple[RunRecord, str]]) -> list[RunRecord]:
+        """Why a whole lane waits stands with the lane, not in each record."""
+        queued = {r.id for r, lane in rows if lane and r.state is State.QUEUED}
+        if not queued:
+            return [record for record, _ in rows]
+        with translated():
+            whys: dict[str, str] = self._redis.hgetall(f"{PREFIX}lanes:why")  # type: ignore[assignment]
+        return [
+            r.model_copy(update={"waiting_for": whys[lane]}) if r.id in queued and lane in whys else r
+            for r, lane in rows
+        ]
+
+    def _load_rows(self, ids: Sequence[str]) -> list[tuple[RunRecord, str]]:
         with translated():
             pipe = self._redis.pipeline(transaction=False)
             for run_id in ids:
@@ -170,7 +197,7 @@ class RunStore:
         found = []
         for run_id, fields in zip(ids, rows, strict=True):
             if fields and int(fields["schema"]) <= SCHEMA_VERSION:
-                found.append(_parse(run_id, fields))
+                found.append((_parse(run_id, fields), fields.get("lane", "")))
         return found
 
     # -- submission ---------------------------------------------------------------------------------------------
@@ -182,6 +209,7 @@ class RunStore:
                 args=[
                     *(PREFIX, record.id, record.fingerprint, _body(record), SCHEMA_VERSION, waiter),
                     *(event_of(record, None).model_dump_json(), self._events_kept),
+                    *(lane_of(record), _lead(record)),
                 ]
             )
         return Submission(verdict, self.load(record.id))
@@ -238,6 +266,8 @@ class RunStore:
         if after.state is not before.state:
             check_transition(before.state, after.state)
             order |= self._consequences(before, after) | self._event(before, after)
+        if after.state is State.QUEUED and (before.state is not State.QUEUED or lane_of(before) != lane_of(after)):
+            order |= {"lane": lane_of(after), "lead": _lead(after)}
         verdict, detail, fields = self._run(before.id, {k: v for k, v in order.items() if v is not None})
         if verdict != "ok":
             raise StaleOwner("STALE_OWNER", f"{before.id}: the record moved on ({verdict} {detail})")
@@ -262,8 +292,8 @@ class RunStore:
 
     def _consequences(self, before: RunRecord, after: RunRecord) -> dict[str, Any]:
         order: dict[str, Any] = {}
-        if State.QUEUED in (before.state, after.state):
-            order["queue"] = after.state is State.QUEUED
+        if before.state is State.QUEUED:
+            order["queue"] = False
         if after.is_terminal:
             order["finish"] = 0 if after.state is State.NEEDS_ATTENTION else self._retention_s
         if before.is_terminal:
@@ -350,6 +380,11 @@ class RunStore:
         with translated():
             verdict, detail, _, flat = self._write(args=[PREFIX, run_id, json.dumps(order)])
         return verdict, detail, dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _lead(record: RunRecord) -> float:
+    """How far its priority puts it before others that came earlier, seconds."""
+    return record.request.priority * RANK_S
 
 
 def _sample(row: str) -> Sample:

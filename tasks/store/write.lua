@@ -7,7 +7,9 @@
 --   body          new body (JSON text)
 --   deadline_in   seconds from now until the lease or hand-over ends; 0: nobody has to act
 --   resend_in     seconds from now before which the chain is not sent again
---   queue         true: (back) into the queue, false: out of it
+--   queue         false: out of the queue
+--   lane          where it stands in the queue; a migration that is queued already moves there and keeps its rank
+--   lead          what its priority takes off its rank
 --   acquire       {tokens: {set name: limit}, lock: name}; all or none
 --   release       "tokens" | "all"
 --   finish        seconds for which the finished record is kept; 0: for ever
@@ -91,10 +93,29 @@ end
 if order.resend_in then
   redis.call('HSET', key, 'resend_not_before', string.format('%.6f', now + order.resend_in))
 end
-if order.queue == true then
-  redis.call('ZADD', prefix .. 'queued', now, id)
-elseif order.queue == false then
+local function leave_lane()
+  local lane = redis.call('HGET', key, 'lane')
+  if not lane or lane == '' then
+    return nil
+  end
+  local rank = redis.call('ZSCORE', prefix .. 'lane:' .. lane, id)
+  redis.call('ZREM', prefix .. 'lane:' .. lane, id)
+  if redis.call('EXISTS', prefix .. 'lane:' .. lane) == 0 then
+    redis.call('SREM', prefix .. 'lanes', lane)
+    redis.call('HDEL', prefix .. 'lanes:why', lane)
+  end
+  redis.call('HSET', key, 'lane', '')
+  return rank
+end
+if order.queue == false then
   redis.call('ZREM', prefix .. 'queued', id)
+  leave_lane()
+elseif order.lane then
+  local rank = leave_lane() or string.format('%.6f', now - order.lead)
+  redis.call('ZADD', prefix .. 'queued', 'NX', now, id)
+  redis.call('SADD', prefix .. 'lanes', order.lane)
+  redis.call('ZADD', prefix .. 'lane:' .. order.lane, rank, id)
+  redis.call('HSET', key, 'lane', order.lane)
 end
 if order.release then
   local tokens = redis.call('HGET', key, 'tokens')

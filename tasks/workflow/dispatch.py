@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 from config.logging import log_context
 from config.settings import Settings
 from tasks.model.errors import InvalidRequest, StaleOwner
+from tasks.model.lane import lane_of
 from tasks.model.run import ErrorInfo, RunRecord, State, StepName
 from tasks.steps.lease import Lease
 from tasks.steps.locate import choose_source, look_everywhere
 from tasks.steps.survey import STEPS
 from tasks.store import Limits
+from tasks.store.queue import Lane
 from tasks.workflow.runtime import Runtime
-from tasks.workflow.timing import may_start, note_rate
+from tasks.workflow.timing import may_start, note_rate, why_not_yet
 
 log = logging.getLogger(__name__)
+
+PIECE = 16
+"""Ids read from a lane at a time."""
+DEPTH = 500
+"""How far a lane is looked into at one time, when those at its head wait for something of their own."""
 
 
 def settle(
@@ -50,23 +60,101 @@ def publish(runtime: Runtime, record: RunRecord) -> None:
     runtime.store.mark_published(record.id)
 
 
-def dispatch(runtime: Runtime) -> int:
+def dispatch(runtime: Runtime, *, thorough: bool = True) -> int:
     """Admit what can start now, by priority, then oldest first; returns how many.
 
+    Looks at the head of each lane, and further into it only as long as heads start or wait for something of their own.
+    ``thorough``: of lanes whose time has not come each migration is asked whether it fits into that time at all.
     Harmless when several run at the same time.
     """
-    admitted, full, held = 0, set[str](), runtime.drains.held()
-    for record in sorted(runtime.store.queued(), key=lambda record: -record.request.priority):
+    admitted, closed, held = 0, _Closed(), runtime.drains.held()
+    heads = [(lane.score, lane.key, _Line(runtime, lane)) for lane in runtime.queue.lanes()]
+    heapq.heapify(heads)
+    whys: dict[str, str] = {}
+    while heads:
+        _, key, line = heapq.heappop(heads)
+        record = line.next()
+        if record is None:
+            continue
         try:
-            if record.drain in held:
-                _note_why(runtime, record, f"drain {record.drain} is paused")
+            if why := _why_all_wait(runtime, record, held, closed):
+                whys[key] = why
+                if thorough and record.request.is_timed and record.drain not in held:
+                    whys |= dict.fromkeys(_refuse_misfits(runtime, record, line), why)
                 continue
             located = _locate(runtime, record)
             if located is not None and _is_time(runtime, located):
-                admitted += _admit(runtime, located, full)
+                started, why = _admit(runtime, located, closed)
+                admitted += started
+                whys |= {lane_of(located): why} if why else {}
         except StaleOwner:
-            continue  # somebody else dealt with it meanwhile
+            pass  # somebody else dealt with it meanwhile
+        heapq.heappush(heads, (line.score, key, line))
+    runtime.queue.note_whys(whys)
     return admitted
+
+
+@dataclass
+class _Closed:
+    """Limits that an earlier migration has found to be reached: not to be overtaken by later ones."""
+
+    tokens: set[str] = field(default_factory=set)
+
+    def why(self, tokens: Iterable[str]) -> str:
+        """Which of these is reached; empty when none is."""
+        found = self.tokens & set(tokens)
+        return _why("full", min(found)) if found else ""
+
+
+class _Line:
+    """A lane, read piece by piece."""
+
+    def __init__(self, runtime: Runtime, lane: Lane) -> None:
+        self._runtime, self._key = runtime, lane.key
+        self.score = lane.score
+        """Rank of the next one."""
+        self._seen: set[str] = set()
+        self._ahead: list[tuple[str, float]] = []
+
+    def next(self) -> RunRecord | None:
+        """The next that waits; None when there is none, or when so many were looked at that the others must wait."""
+        while len(self._seen) < DEPTH:
+            if not self._ahead:
+                found = self._runtime.queue.after(self._key, self.score, PIECE)
+                self._ahead = [entry for entry in found if entry[0] not in self._seen]
+                if not self._ahead:
+                    return None
+            run_id, _ = self._ahead.pop(0)
+            self._seen.add(run_id)
+            if self._ahead:
+                self.score = self._ahead[0][1]
+            if records := self._runtime.store.queued_among([run_id]):
+                return records[0]
+        return None
+
+
+def _why_all_wait(runtime: Runtime, record: RunRecord, held: Collection[str], closed: _Closed) -> str:
+    """What keeps every migration of this one's lane from starting; empty when nothing does."""
+    if record.drain in held:
+        return f"drain {record.drain} is paused"
+    known = limits_of(runtime.settings, record).tokens if record.source else (f"in:{record.destination}", "total")
+    return closed.why(known) or why_not_yet(runtime, record)
+
+
+def _refuse_misfits(runtime: Runtime, record: RunRecord | None, line: _Line) -> set[str]:
+    """Say of each that waits for its time, at once rather than then, that it does not fit into it; returns the lanes
+    that all of them are in."""
+    lanes = set()
+    while record is not None:
+        try:
+            located = _locate(runtime, record)
+            if located is not None:
+                _is_time(runtime, located, note=False)
+                lanes.add(lane_of(located))
+        except StaleOwner:
+            pass
+        record = line.next()
+    return lanes
 
 
 def _locate(runtime: Runtime, record: RunRecord) -> RunRecord | None:
@@ -86,33 +174,35 @@ def _locate(runtime: Runtime, record: RunRecord) -> RunRecord | None:
     return runtime.store.commit(record, after, guard="rev")
 
 
-def _is_time(runtime: Runtime, record: RunRecord) -> bool:
+def _is_time(runtime: Runtime, record: RunRecord, *, note: bool = True) -> bool:
     """Whether it may start now; one that can never start in its times is refused."""
     verdict = may_start(runtime, record)
     if not verdict.may_start and verdict.not_before is None:
         error = ErrorInfo(code="DOES_NOT_FIT", message=verdict.why, hint="ask for more time, or without a deadline")
         settle(runtime, record, State.REFUSED, error)
-    elif not verdict.may_start:
+    elif not verdict.may_start and note:
         _note_why(runtime, record, verdict.why)
     return verdict.may_start
 
 
-def _admit(runtime: Runtime, record: RunRecord, full: set[str]) -> int:
+def _admit(runtime: Runtime, record: RunRecord, closed: _Closed) -> tuple[bool, str]:
+    """Start it if it can start, else say why all that wait for the same limits wait; what is about its VM alone is
+    noted in its record."""
     limits = limits_of(runtime.settings, record)
-    overtaken = full & set(limits.tokens)
-    if overtaken:  # an older migration waits for the same token: not to be overtaken
-        _note_why(runtime, record, _why("full", min(overtaken)))
-        return 0
+    if why := closed.why(limits.tokens):  # it was found elsewhere than its lane says
+        return False, why
     changes = {"state": State.CHECKING, "step": StepName.PREFLIGHT, "send": record.send + 1, "waiting_for": None}
     after = record.model_copy(update=changes | {"started_at": record.started_at or runtime.store.now()})
     answer = runtime.store.admit(record, after, limits, deadline_in=runtime.settings.hand_over_s)
     if answer.admitted:
         runtime.messenger.send_steps(answer.record, STEPS)
-        return 1
+        return True, ""
+    why = _why(answer.missing, answer.holder)
     if answer.missing == "full":
-        full.add(answer.holder)
-    _note_why(runtime, record, _why(answer.missing, answer.holder))
-    return 0
+        closed.tokens.add(answer.holder)
+        return False, why
+    _note_why(runtime, record, why)
+    return False, ""
 
 
 def _note_why(runtime: Runtime, record: RunRecord, why: str) -> None:

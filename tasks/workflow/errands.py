@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainState, Fate
+from tasks.model.run import RunRecord
 from tasks.planning.draining import cordon_reason, what_is_left, what_is_missing
 from tasks.workflow.places import Fleet
 from tasks.workflow.runtime import Runtime
@@ -71,8 +72,12 @@ class _Emptying:
         views, pools = runtime.hypervisor.list_domains(host), runtime.hypervisor.list_pools(host)
         if self.newcomers(record, views):
             return None
-        left = what_is_left(host, views, pools, (*runtime.store.active(), *runtime.store.queued()))
+        left = what_is_left(host, views, pools, (*runtime.store.active(), *_waiting(runtime, host)))
         return (DrainState.PARTIAL if left else DrainState.EMPTY), left
+
+
+def _waiting(runtime: Runtime, host: str) -> list[RunRecord]:
+    return runtime.store.queued_among(runtime.queue.of_host(host))
 
 
 class _Returning:

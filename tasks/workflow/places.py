@@ -37,6 +37,8 @@ from tasks.workflow.runtime import Runtime
 PATIENCE_S = 60.0
 """How long hosts that hang may hold up a look at all of them."""
 AT_ONCE = 16
+ALL_QUEUED = 100_000
+"""Each of them takes room on its destination."""
 _NOTHING = Coming()
 
 
@@ -132,7 +134,7 @@ def _sites(runtime: Runtime, record: DrainRecord, fleet: Fleet) -> list[Site]:
 
 def _expected(runtime: Runtime, record: DrainRecord) -> list[RunRecord]:
     """Migrations under way or queued, and those that other drains have found places for and not asked for yet."""
-    runs = {run.id: run for run in (*runtime.store.active(), *runtime.store.queued())}
+    runs = {run.id: run for run in (*runtime.store.active(), *runtime.store.queued(limit=ALL_QUEUED))}
     for host, drain_id in runtime.drains.under_way().items():
         other = runtime.drains.find(drain_id) if drain_id != record.id else None
         for vm in other.vms if other is not None else ():

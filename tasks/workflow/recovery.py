@@ -31,6 +31,8 @@ def reconcile(runtime: Runtime) -> int:
             continue
     for record in runtime.store.unpublished():
         publish(runtime, record)
+    for run_id in runtime.queue.strays():
+        runtime.store.enlist(run_id)
     dispatch(runtime)
     return sent
 

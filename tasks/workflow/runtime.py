@@ -11,7 +11,7 @@ from typing import Protocol
 from config.settings import Settings
 from tasks.model.ports import Hypervisor
 from tasks.model.run import RunRecord, StepName
-from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore, TurnStore, WebhookStore
+from tasks.store import CordonStore, DrainStore, EventStore, QueueStore, RateStore, RunStore, TurnStore, WebhookStore
 
 
 class Messenger(Protocol):
@@ -39,6 +39,7 @@ class Runtime:
 
     settings: Settings
     store: RunStore
+    queue: QueueStore
     cordons: CordonStore
     events: EventStore
     drains: DrainStore

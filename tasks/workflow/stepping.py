@@ -151,7 +151,7 @@ def _follow(runtime: Runtime, run: StepRun, name: StepName, verdict: Verdict) ->
 
 def _settle(runtime: Runtime, run: StepRun, state: State, error: ErrorInfo | None) -> None:
     settle(runtime, run.record.model_copy(update={"timings": _ended(run)}), state, error, lease=run.lease)
-    dispatch(runtime)
+    dispatch(runtime, thorough=False)
 
 
 def _hand_over(runtime: Runtime, run: StepRun, step: StepName, **options: Any) -> RunRecord:
@@ -232,7 +232,7 @@ def _requeue(runtime: Runtime, run: StepRun, source: str, reason: str) -> None:
     }
     after = run.record.model_copy(update=changes)
     runtime.store.commit(run.record, after, guard="fence", deadline_in=0, release="all")
-    dispatch(runtime)
+    dispatch(runtime, thorough=False)
 
 
 def rest_of_chain(step: StepName) -> tuple[StepName, ...]:

@@ -32,6 +32,14 @@ def may_start(runtime: Runtime, record: RunRecord) -> Verdict:
     return decide_start(schedule_of(request), runtime.store.now(), estimate)
 
 
+def why_not_yet(runtime: Runtime, record: RunRecord) -> str:
+    """Why nothing with these times may start now, however little it has to move; empty when something may."""
+    if not record.request.is_timed:
+        return ""
+    verdict = decide_start(schedule_of(record.request), runtime.store.now(), None)
+    return "" if verdict.may_start or verdict.not_before is None else verdict.why
+
+
 def note_rate(runtime: Runtime, record: RunRecord) -> None:
     """Remember how fast a move was that has just succeeded."""
     progress = record.progress

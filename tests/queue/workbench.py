@@ -7,7 +7,17 @@ from typing import Any
 from config.settings import HostSettings, Settings
 from tasks import workflow
 from tasks.model.run import RunRecord, State, StepName
-from tasks.store import CordonStore, DrainStore, EventStore, RateStore, RunStore, TurnStore, WebhookStore, connect
+from tasks.store import (
+    CordonStore,
+    DrainStore,
+    EventStore,
+    QueueStore,
+    RateStore,
+    RunStore,
+    TurnStore,
+    WebhookStore,
+    connect,
+)
 from tasks.workflow import Handled, Runtime, run_step
 from tests.fakes.hypervisor import FakeHypervisor, domain_xml
 
@@ -56,6 +66,7 @@ class Bench:
         self.runtime = Runtime(
             settings=Settings(broker_url=url, hosts=inventory, **timers | settings),
             store=RunStore(client, retention_s=60),
+            queue=QueueStore(client),
             cordons=CordonStore(client),
             events=EventStore(client),
             turns=TurnStore(client),
