@@ -42,7 +42,15 @@ def _tell_end(task: Any, name: StepName, run_id: str) -> None:
 
 
 def _register(name: StepName) -> None:
-    @app.task(name=f"tasks.steps.{name}", bind=True, acks_late=False, max_retries=0)
+    # The migration's own result is what callers wait for; those of its steps would only fill Redis.
+    @app.task(
+        name=f"tasks.steps.{name}",
+        bind=True,
+        acks_late=False,
+        max_retries=0,
+        ignore_result=True,
+        store_errors_even_if_ignored=True,
+    )
     def step(self: Any, run_id: str, attempt: int) -> str:
         return _run(self, name, run_id, attempt)
 

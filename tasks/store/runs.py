@@ -417,7 +417,8 @@ def _control(record: RunRecord) -> dict[str, object]:
 
 
 def _body(record: RunRecord) -> str:
-    return record.model_dump_json(exclude=set(_CONTROL))
+    # Half of a record says that nothing was said; a default that changes its meaning is a new SCHEMA_VERSION.
+    return record.model_dump_json(exclude=set(_CONTROL), exclude_defaults=True)
 
 
 def _parse(run_id: str, fields: Mapping[str, str]) -> RunRecord:

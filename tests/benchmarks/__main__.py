@@ -25,6 +25,7 @@ from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measur
 from tests.benchmarks.guide import FILL_MIB as GUIDE_FILL_MIB
 from tests.benchmarks.guide import LINK_MBIT_S, MEMORY_MIB, Trip, guide_figures, make_guest, measure_trips
 from tests.benchmarks.incremental import IncrementalTrip, incremental_figures, measure_incremental
+from tests.benchmarks.long_queue import FEW, MANY, measure_queues, queue_figures
 from tests.benchmarks.offline import FileRound, file_figures, measure_files
 from tests.benchmarks.pairs import Pair, measure_pairs
 from tests.benchmarks.planning import measure_placement, measure_plans, plan_figures
@@ -69,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--guide", type=int, default=6, help="the guide's experiment, to and fro; 0: none")
     parser.add_argument("--plans", type=int, default=20, help="plans of a VM with eight disks; 0: none")
     parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
+    parser.add_argument("--queues", type=int, default=1, help=f"queues of {MANY} migrations; 0: none")
     parser.add_argument("--no-flower", action="store_true", help="do not measure Flower")
     parser.add_argument("--adoptions", type=int, default=5, help="workers killed in mid-transfer; 0: none")
     parser.add_argument(
@@ -117,6 +119,11 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
         figures += flight_figures(flight)
     if options.adoptions:
         figures.append(_adoption(lab, options.adoptions))
+    if options.queues:
+        console.print(f"queues of {FEW} and {MANY} migrations on hosts that cost nothing")
+        few, many = measure_queues(options.queues)
+        raw["queues"] = [asdict(one) for one in few + many]
+        figures += queue_figures(few, many)
     if not options.no_flower:
         console.print("Flower with 10,000 finished steps")
         watching = measure_watching()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from tests.fakes.networks import FakeNetwork, FakeNetworks
 from tests.fakes.pools import FakePools, Shelves
 
 MEMORY = 64 * 1024 * 1024
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RUNNING_JOB = JobStats(
     active=True, is_migration=True, elapsed_ms=1, memory_total=MEMORY, memory_processed=4096, memory_remaining=MEMORY
 )
@@ -561,7 +563,9 @@ def default_facts(name: str, number: int) -> HostFacts:
 
 
 def _by_uuid_or_name(host: FakeHost, vm: str) -> FakeDomain | None:
-    return host.domains.get(vm) or next((d for d in host.domains.values() if d.name == vm), None)
+    if vm in host.domains or _UUID.fullmatch(vm):
+        return host.domains.get(vm)
+    return next((d for d in host.domains.values() if d.name == vm), None)
 
 
 def _demand(there: FakeHost, host: str, uuid: str) -> FakeDomain:
