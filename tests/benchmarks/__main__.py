@@ -21,6 +21,7 @@ from rich.console import Console
 
 from tests.benchmarks.adoption import measure_adoption
 from tests.benchmarks.copies import CopyPair, copy_figures, measure_copies
+from tests.benchmarks.draining import MAX_INCOMING, MAX_OUTGOING, Emptied, drain_figures, measure_drains
 from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measure_flight, wait_filled
 from tests.benchmarks.guide import FILL_MIB as GUIDE_FILL_MIB
 from tests.benchmarks.guide import LINK_MBIT_S, MEMORY_MIB, Trip, guide_figures, make_guest, measure_trips
@@ -70,6 +71,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--guide", type=int, default=6, help="the guide's experiment, to and fro; 0: none")
     parser.add_argument("--plans", type=int, default=20, help="plans of a VM with eight disks; 0: none")
     parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
+    parser.add_argument("--drains", type=int, default=5, help="rounds of a host with twelve guests; 0: none")
     parser.add_argument("--queues", type=int, default=1, help=f"queues of {MANY} migrations; 0: none")
     parser.add_argument("--no-flower", action="store_true", help="do not measure Flower")
     parser.add_argument("--adoptions", type=int, default=5, help="workers killed in mid-transfer; 0: none")
@@ -119,6 +121,10 @@ def _measure(lab: Lab, options: argparse.Namespace) -> None:
         figures += flight_figures(flight)
     if options.adoptions:
         figures.append(_adoption(lab, options.adoptions))
+    if options.drains:
+        drains = _drains(lab, options.drains)
+        raw["drains"] = [asdict(one) for one in drains]
+        figures += drain_figures(drains)
     if options.queues:
         console.print(f"queues of {FEW} and {MANY} migrations on hosts that cost nothing")
         few, many = measure_queues(options.queues)
@@ -198,6 +204,17 @@ def _flight(lab: Lab, count: int) -> Flight:
         policies = {"default": {"bandwidth_mib_s": BANDWIDTH_MIB_S}}
         rig = stack.enter_context(running_rig(lab, "tcp", limit=count, max_total=count, policies=policies))
         return measure_flight(rig, guests)
+
+
+def _drains(lab: Lab, rounds: int) -> list[Emptied]:
+    console.print(f"{rounds} rounds: a host with twelve idle guests is emptied, by a drain and by virsh in loops")
+    with ExitStack() as stack:
+        rig = stack.enter_context(running_rig(lab, "tcp", out=MAX_OUTGOING, limit=MAX_INCOMING))
+        done = []
+        for one in measure_drains(rig, rounds):
+            console.print(f"  {one.links}, {one.way}: {one.total_s:.1f} s, {one.sent_mib:.0f} MiB")
+            done.append(one)
+        return done
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def measure_flight(rig: Rig, guests: list[Guest]) -> Flight:
     best, samples, deadline = (0, 0.0, 0), 0, time.monotonic() + FLIGHT_TIMEOUT_S
     while samples < SAMPLES and time.monotonic() < deadline:
         records = [rig.client.show(run_id) for run_id in ids]
-        flying = sum(_outgoing(rig.lab, host) for host in RING)
+        flying = sum(outgoing(rig.lab, host) for host in RING)
         best = max(best, (flying, resident_mib(rig.steps.pid), threads_of(rig.steps.pid)))
         samples += flying == len(guests)
         if flying == 0 and all(record.is_terminal for record in records):
@@ -78,7 +78,7 @@ def measure_flight(rig: Rig, guests: list[Guest]) -> Flight:
     return Flight(len(guests), best[0], idle, best[1], best[2])
 
 
-def _outgoing(lab: Lab, host: str) -> int:
+def outgoing(lab: Lab, host: str) -> int:
     """Migrations that a host is sending, seen without the product's code."""
     with closing(lab.host(host).connect()) as conn:
         return sum(_is_sent(domain) for domain in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE))

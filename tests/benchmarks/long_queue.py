@@ -1,4 +1,4 @@
-"""A short queue and a long one on a real Redis, with a real worker and hosts that cost nothing: what each move costs."""
+"""A short queue and a long one on a real Redis, with a real worker and hosts that cost nothing."""
 
 from __future__ import annotations
 

@@ -41,12 +41,12 @@ class Rig:
 
 
 @contextmanager
-def running_rig(lab: Lab, transport: str, *, limit: int = 2, **settings: Any) -> Iterator[Rig]:
-    """Start everything; ended and removed with the block."""
+def running_rig(lab: Lab, transport: str, *, limit: int = 2, out: int = 0, **settings: Any) -> Iterator[Rig]:
+    """Start everything; ended and removed with the block. ``limit`` of each host, each way; ``out`` for what leaves."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vmferry-bench-")))
         server = stack.enter_context(RedisServer(folder / "redis"))
-        hosts = lab.inventory(transport, max_outgoing=limit, max_incoming=limit)
+        hosts = lab.inventory(transport, max_outgoing=out or limit, max_incoming=limit)
         config = folder / "vmferry.toml"
         config.write_text(to_toml({"broker_url": server.url} | settings | {"hosts": hosts}))
         stack.enter_context(Worker(config, queues="vmferry", concurrency=4, name="control", folder=folder))
