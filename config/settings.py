@@ -15,8 +15,6 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
@@ -26,6 +24,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
+from config.recurring import RecurringDrainSettings, RecurringName
+from config.section import Section
 from tasks.model.errors import ConfigurationError
 from tasks.model.request import HostName, PolicyName, VmName
 
@@ -39,12 +39,6 @@ NOT_SETTINGS = ("VMFERRY_CONFIG", "VMFERRY_LAB", "VMFERRY_TEST")
 
 BROKER_SCHEMES = ("redis", "rediss", "sentinel", "redis+socket", "unix")
 LIBVIRT_URI = r"^(qemu|test)(\+(ssh|tls|tcp|unix|libssh2|libssh))?://"
-
-
-class Section(BaseModel):
-    """Base of the nested sections: no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class HostSettings(Section):
@@ -206,6 +200,8 @@ class Settings(BaseSettings):
     """Links that several hosts share."""
     groups: dict[PolicyName, GroupSettings] = Field(default_factory=dict)
     """VMs that belong together, or apart, when drains move them."""
+    recurring_drains: dict[RecurringName, RecurringDrainSettings] = Field(default_factory=dict)
+    """Drains that begin by themselves."""
     webhooks: dict[PolicyName, WebhookSettings] = Field(default_factory=dict)
     """Other systems that are told of events."""
     placement: PlacementSettings = Field(default_factory=PlacementSettings)
@@ -251,6 +247,11 @@ class Settings(BaseSettings):
         for name, link in self.links.items():
             if unknown := sorted(set(link.hosts) - set(self.hosts)):
                 raise ValueError(f"links.{name}.hosts: {', '.join(unknown)} not in the inventory")
+        for name, drain in self.recurring_drains.items():
+            if unknown := sorted({drain.host, *drain.to} - set(self.hosts)):
+                raise ValueError(f"recurring_drains.{name}: {', '.join(unknown)} not in the inventory")
+            if drain.policy not in self.policies:
+                raise ValueError(f"recurring_drains.{name}.policy: there is no policy {drain.policy}")
         return self
 
     @model_validator(mode="after")

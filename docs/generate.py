@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from config import settings as settings_module
+from config.recurring import RecurringDrainSettings
 from config.settings import (
     FlowerSettings,
     GroupSettings,
@@ -118,6 +119,10 @@ def settings_page() -> str:
             "## `[links.NAME]`",
             "",
             *_table(LinkSettings, f"{settings_module.ENV_PREFIX}LINKS__NAME__"),
+            "",
+            "## `[recurring_drains.NAME]`",
+            "",
+            *_table(RecurringDrainSettings, f"{settings_module.ENV_PREFIX}RECURRING_DRAINS__NAME__"),
             "",
             "## `[webhooks.NAME]`",
             "",

@@ -23,6 +23,7 @@ from tasks.model.errors import HostUnreachable, HypervisorError, InvalidRequest,
 from tasks.model.event import Told
 from tasks.model.host import HostFacts, HostStatus
 from tasks.model.plan import Plan
+from tasks.model.recurring import RecurringStatus
 from tasks.model.report import Report
 from tasks.model.request import parse_id, parse_request
 from tasks.model.run import RunRecord
@@ -37,6 +38,7 @@ from tasks.workflow import (
     cancel_drain,
     check_inventory,
     last_drain_of,
+    list_recurring,
     pause_drain,
     plan_drain,
     resume_drain,
@@ -176,6 +178,10 @@ class Client:
     def list_drains(self, *, limit: int = 50) -> list[DrainRecord]:
         """The newest drains first."""
         return self._runtime.drains.newest(limit)
+
+    def recurring_drains(self) -> list[RecurringStatus]:
+        """Drains of the configuration, and when they begin."""
+        return list_recurring(self._runtime)
 
     def watch_drain(
         self, drain_id: str, *, period_s: float = 0.5

@@ -51,7 +51,8 @@ def cancel_drain(id: str) -> dict[str, Any]:  # noqa: A002
 
 @app.task(name="tasks.advance_drains", ignore_result=True, send_events=False)
 def advance_drains() -> None:
-    """Look at every drain that is not over."""
+    """Begin drains that are due, and look at every one that is not over."""
     runtime = worker_runtime()
+    workflow.begin_recurring(runtime)
     if workflow.advance_drains(runtime):
         workflow.dispatch(runtime)

@@ -87,19 +87,29 @@ def drain(
 
 
 def drains(
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50, as_json: JsonOption = False
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+    recurring: Annotated[
+        bool, typer.Option("--recurring", help="Those of the configuration alone, and when they begin.")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Drains, the newest first."""
+    """Drains, the newest first; below them those of the configuration, and when they begin."""
     from tasks.rendering.drains import print_drains
+    from tasks.rendering.recurring import print_recurring
 
     with closing(_client()) as client:
-        records = client.list_drains(limit=limit)
+        coming = client.recurring_drains() if recurring or not as_json else []
+        records = [] if recurring else client.list_drains(limit=limit)
     if as_json:
         import json
 
-        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2, ensure_ascii=False))
-    else:
+        shown = [one.model_dump(mode="json") for one in (coming if recurring else records)]
+        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        return
+    if not recurring:
         print_drains(records)
+    if recurring or coming:
+        print_recurring(coming)
 
 
 def pause(drain_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the drain.")]) -> None:

@@ -1,4 +1,4 @@
--- Writes a drain: creates it, or replaces what is still as the caller saw it. One drain at a time for a host.
+-- Writes a drain: creates it, or replaces what is still as the caller saw it. One drain that is not over for a host.
 -- ARGV: prefix, id, host, revision that the caller saw (0: create), body (JSON), "1" while it is not over,
 --       fingerprint, seconds for which a record that is over is kept, event (JSON, may be empty), events kept,
 --       "1" while its queued migrations must wait
@@ -15,7 +15,7 @@ if rev == '0' then
   if known then
     return {known == fingerprint and 'same' or 'conflict', id, stamp}
   end
-  if holder then
+  if holder and active == '1' then
     local other = redis.call('HGET', prefix .. 'drain:' .. holder, 'fingerprint')
     return {other == fingerprint and 'same' or 'busy', holder, stamp}
   end

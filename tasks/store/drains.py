@@ -93,6 +93,17 @@ class DrainStore:
         with translated():
             return set(self._redis.smembers(f"{PREFIX}drains:held"))  # type: ignore[arg-type]
 
+    def recurring_mark(self, name: str) -> float | None:
+        """Up to when the occasions of a recurring drain were dealt with; None when it was never looked at."""
+        with translated():
+            found: str | None = self._redis.hget(f"{PREFIX}recurring", name)  # type: ignore[assignment]
+        return None if found is None else float(found)
+
+    def put_recurring_mark(self, name: str, at: float) -> None:
+        """Remember it."""
+        with translated():
+            self._redis.hset(f"{PREFIX}recurring", name, f"{at:.6f}")
+
     def _put(self, record: DrainRecord, before: DrainRecord | None) -> tuple[str, str]:
         changed = before is None or before.state is not record.state
         event = drain_event(record, before.state if before else None).model_dump_json() if changed else ""

@@ -13,6 +13,7 @@ from tasks.workflow.drains import (
 )
 from tasks.workflow.operations import cancel, check_inventory, retry, submit
 from tasks.workflow.recovery import reconcile, republish_missing
+from tasks.workflow.recurring import begin_recurring, list_recurring
 from tasks.workflow.runtime import Messenger, Runtime
 from tasks.workflow.stepping import STATE_OF, Handled, run_step
 from tasks.workflow.webhooks import deliver_webhooks
@@ -24,12 +25,14 @@ __all__ = [
     "Runtime",
     "advance_drains",
     "ask_drain",
+    "begin_recurring",
     "cancel",
     "cancel_drain",
     "check_inventory",
     "deliver_webhooks",
     "dispatch",
     "last_drain_of",
+    "list_recurring",
     "pause_drain",
     "plan_drain",
     "publish",
