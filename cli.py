@@ -218,6 +218,12 @@ RemedyOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Settle a finding: see docs/remedies.md; may be repeated."),
 ]
+ShutDownOption = Annotated[
+    bool,
+    typer.Option(
+        "--shut-down", help="With --method offline: ask a VM that runs to shut down; it is started again afterwards."
+    ),
+]
 PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.", autocompletion=complete_policy)]
 
 
@@ -235,6 +241,7 @@ def _values(
     verify: str,
     remedy: list[str] | None,
     source_disks: str,
+    shut_down: bool,
 ) -> dict[str, Any]:
     from tasks.model.request import parse_devices, parse_pools, parse_sizes
 
@@ -247,6 +254,7 @@ def _values(
         "verify": verify if verify != "auto" else "",
         "remedies": remedy,
         "source_disks": source_disks if source_disks != "keep" else "",
+        "shut_down": "allowed" if shut_down else "",
     }
     return values | {name: value for name, value in more.items() if value}
 
@@ -265,6 +273,7 @@ def plan(
     verify: VerifyOption = "auto",
     remedy: RemedyOption = None,
     source_disks: SourceDisksOption = "keep",
+    shut_down: ShutDownOption = False,
     policy: PolicyOption = "default",
     as_json: JsonOption = False,
 ) -> None:
@@ -273,7 +282,22 @@ def plan(
 
     with _client() as client:
         made = client.plan(
-            _values(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks)
+            _values(
+                vm,
+                to,
+                source,
+                method,
+                storage,
+                policy,
+                pool,
+                device,
+                size,
+                accept,
+                verify,
+                remedy,
+                source_disks,
+                shut_down,
+            )
         )
     typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
     raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
@@ -367,6 +391,7 @@ def migrate(
     verify: VerifyOption = "auto",
     remedy: RemedyOption = None,
     source_disks: SourceDisksOption = "keep",
+    shut_down: ShutDownOption = False,
     policy: PolicyOption = "default",
     priority: Annotated[int, typer.Option(help="The higher, the earlier it starts when several wait.")] = 0,
     window: WindowOption = None,
@@ -380,7 +405,7 @@ def migrate(
 ) -> None:
     """Enqueue a migration; with --wait the exit code tells how it ended."""
     values = _values(
-        vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks
+        vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks, shut_down
     ) | {"labels": parse_labels(label or [])}
     values |= {"priority": priority} if priority else {}
     values |= times_of(window, time_zone, not_before, deadline)

@@ -90,6 +90,8 @@ class PolicySettings(Section):
     arrived, and aborts when that takes twice as long again."""
     stall_after_s: float = Field(60.0, gt=0)
     """Seconds without any progress after which the record says ``stalled``."""
+    shut_down_timeout_s: float = Field(300.0, gt=0)
+    """How long a guest may take that was asked to shut down, where that is allowed, seconds."""
 
 
 class WebhookSettings(Section):

@@ -229,6 +229,14 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
 
         self._change(host, change)
 
+    def shut_down(self, host: str, uuid: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.shut_down(guest.demand(connection, uuid)))
+
+    def start(self, host: str, uuid: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.start(guest.demand(connection, uuid)))
+
     def save(self, host: str, uuid: str) -> None:
         """See the port."""
         self._change(host, lambda connection: saves.save(connection, uuid))

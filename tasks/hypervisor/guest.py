@@ -216,6 +216,18 @@ def resume(domain: Any) -> None:
         domain.resume()
 
 
+def shut_down(domain: Any) -> None:
+    """Ask the guest: by its agent when one is connected, else by the power button."""
+    if domain.isActive():
+        domain.shutdown()
+
+
+def start(domain: Any) -> None:
+    """Boot it; nothing to do when it is active."""
+    if not domain.isActive():
+        domain.create()
+
+
 def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
     active, persistent = domain.ID() >= 0, bool(domain.isPersistent())
     job = read_job(domain) if active else NO_JOB

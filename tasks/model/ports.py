@@ -186,6 +186,13 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def close_window(self, host: str, name: str) -> None:
         """End a transient pool; its directory stays as it is. No error when there is none."""
 
+    def shut_down(self, host: str, uuid: str) -> None:
+        """Ask a guest to shut down, by its agent or the power button; returns before it has done so, and it may never.
+        Nothing to do when it is not active."""
+
+    def start(self, host: str, uuid: str) -> None:
+        """Boot a domain; nothing to do when it is active."""
+
     def ping_agent(self, host: str, uuid: str, timeout_s: int) -> bool:
         """Whether a guest agent answers within so many seconds; False when the domain has none, or does not run."""
 

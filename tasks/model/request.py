@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from tasks.model.errors import InvalidRequest
 
@@ -104,6 +104,9 @@ class MigrationRequest(Times):
     """Inventory name of the host it runs on now; found by looking when absent."""
     method: Annotated[str, StringConstraints(pattern="^(auto|live|suspend|saved|offline)$")] = AUTO
     storage: Annotated[str, StringConstraints(pattern="^(auto|shared|copy|incremental)$")] = AUTO
+    shut_down: Annotated[str, StringConstraints(pattern="^(never|allowed)$")] = "never"
+    """``allowed``, with the method ``offline``: a VM that runs is asked to shut down, and started again where it is
+    then. Its plug is never pulled; one that does not shut down in time stays."""
     pools: dict[DiskName, PoolName] = Field(default_factory=dict, max_length=64)
     """Storage pool of the destination for each disk that is copied, by its guest-side name (``vda``); ``*`` stands for
     all that are not named. A disk that is named is copied even when it is on shared storage. Absent: the pool of the
@@ -127,6 +130,12 @@ class MigrationRequest(Times):
     """The higher, the earlier it starts when several wait for the same limit."""
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
     """Free text for the caller's own use, returned in the record."""
+
+    @model_validator(mode="after")
+    def _shut_down_to_go_offline(self) -> Self:
+        if self.shut_down != "never" and self.method != Method.OFFLINE:
+            raise ValueError("shut_down: only with the method offline")
+        return self
 
     def fingerprint(self) -> str:
         """SHA-256 over the normalised request: the same for the same request, whatever the order of its keys.

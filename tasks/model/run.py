@@ -141,6 +141,7 @@ JournalKind = Literal[
     "source_mark",
     "source_autostart",
     "source_save",
+    "source_shut_down",
     "source_pause",
     "window",
     "destination_device",
@@ -158,6 +159,7 @@ JournalKind = Literal[
     "destination_snapshot",
     "transfer",
     "destination_restore",
+    "destination_start",
     "source_save_remove",
     "destination_resume",
     "source_undefine",
@@ -254,6 +256,8 @@ class RunRecord(Control):
     """Directory of an emulated TPM's state, on both hosts, when it is copied."""
     files: tuple[FileCopy, ...] = ()
     """Files beside the disks that go along."""
+    decided_off: bool = False
+    """What is copied was decided anew when the VM had been shut down."""
     expected_bytes: int = 0
     """What it has to move at least, as far as that is known before it is looked at: its memory."""
     drain: str = ""

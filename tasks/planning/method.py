@@ -13,6 +13,7 @@ CODES = {
     "STATE_NOT_MOVABLE": "The VM is in a state in which it cannot be moved (crashed, suspended by itself, stopping).",
     "METHOD_NEEDS_RUNNING_VM": "A method that takes the memory along was asked for, and the VM is shut off.",
     "METHOD_NEEDS_SHUT_OFF_VM": "Offline was asked for and the VM runs.",
+    "CANNOT_SHUT_DOWN": "Shutting the VM down is allowed, and it is paused, or would be gone then.",
 }
 """What each blocker of this module means."""
 
@@ -47,6 +48,8 @@ def choose_method(request: MigrationRequest, view: DomainView) -> MethodChoice |
         )
     asked = fitting if request.method == AUTO else Method(request.method)
     if asked.carries_memory is not fitting.carries_memory:
+        if not asked.carries_memory and request.shut_down == "allowed":
+            return _shut_down(view)
         return _wrong_state(asked, view)
     return MethodChoice(asked, _reason(request, view))
 
@@ -72,12 +75,24 @@ def _fitting(view: DomainView) -> Method | None:
     return Method.LIVE
 
 
+def _shut_down(view: DomainView) -> MethodChoice | Finding:
+    if not view.persistent:
+        message = f"{view.name} on {view.host} has no definition that would be left of it when it is shut down"
+        return blocker("CANNOT_SHUT_DOWN", message, "use --method live, or define it first")
+    if view.state is DomainState.PAUSED:
+        message = f"{view.name} on {view.host} is paused: it would not hear that it shall shut down"
+        return blocker("CANNOT_SHUT_DOWN", message, "let it run first (virsh resume), or use --method suspend")
+    return MethodChoice(Method.OFFLINE, f"as asked for; the VM is {view.state.value}, and is asked to shut down")
+
+
 def _wrong_state(asked: Method, view: DomainView) -> Finding:
     if asked.carries_memory:
         message = f"{view.name} on {view.host} is shut off: it has no memory to be moved"
         return blocker("METHOD_NEEDS_RUNNING_VM", message, "use --method offline, or start the VM first")
     message = f"{view.name} on {view.host} is {view.state.value}: moving its definition alone would leave two copies"
-    return blocker("METHOD_NEEDS_SHUT_OFF_VM", message, "use --method live, or shut the VM down first")
+    return blocker(
+        "METHOD_NEEDS_SHUT_OFF_VM", message, "use --method live, or allow it to be shut down with --shut-down"
+    )
 
 
 def _reason(request: MigrationRequest, view: DomainView) -> str:

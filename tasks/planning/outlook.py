@@ -16,6 +16,7 @@ DOWNTIME = {
     Method.SAVED: (Downtime.TRANSFER, "it stands still from the moment it is saved until it is restored"),
     Method.OFFLINE: (Downtime.NONE, "it is shut off, and stays so"),
 }
+SHUT_DOWN = (Downtime.TRANSFER, "it is shut down, moved, and started again on the destination")
 HOST_TO_HOST = "from host to host by libvirt, while the VM is there"
 THROUGH_WORKER = (
     "byte for byte through the worker, in pieces that are checked and not sent twice, read again at the end"
@@ -25,7 +26,7 @@ NOTHING = "nothing but the definition"
 
 def outlook(s: Situation, copies: Sequence[DiskCopy]) -> Outlook:
     """For a situation that has been decided."""
-    downtime, words = DOWNTIME[s.method]
+    downtime, words = DOWNTIME[s.method] if s.carries_memory or not s.view.active else SHUT_DOWN
     files = [*s.files, *(file for copy in copies for file in copy.files)]
     mirrored = sum(copy.allocation_bytes for copy in copies if not copy.length_bytes)
     own = {copy.target: copy.allocation_bytes for copy in copies}
@@ -56,7 +57,11 @@ def _method(s: Situation, other: Method) -> Alternative:
     if other.carries_memory and not s.view.active:
         return Alternative(way=f"method {other}", possible=False, reason="the VM is shut off")
     if not other.carries_memory and s.view.active:
-        return Alternative(way=f"method {other}", possible=False, reason=f"the VM is {s.view.state.value}")
+        return Alternative(
+            way=f"method {other}",
+            possible=False,
+            reason=f"the VM is {s.view.state.value}; --shut-down allows that it is shut down",
+        )
     return Alternative(way=f"method {other}", possible=True, reason=DOWNTIME[other][1])
 
 

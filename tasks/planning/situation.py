@@ -76,6 +76,11 @@ class Situation:
         return self.method.carries_memory
 
     @property
+    def runs_there(self) -> bool:
+        """Whether the VM is active on the destination in the end: with its memory, or started again."""
+        return self.carries_memory or self.view.active
+
+    @property
     def planned_pools(self) -> frozenset[str]:
         """Pools of the destination that are not there, or not active, before *prepare* sees to it."""
         return frozenset(m.destination_pool for m in self.mounts if m.action is not PoolAction.NONE)

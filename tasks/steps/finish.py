@@ -13,6 +13,7 @@ from tasks.planning.outcome import describe, is_ours
 from tasks.steps.leftovers import clear_source
 from tasks.steps.run import StepRun
 from tasks.steps.saved import let_go_on, retire_images
+from tasks.steps.shutdown import may_turn_back, start_there
 from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Settle, Verdict
 from tasks.steps.windows import close_windows
@@ -23,14 +24,14 @@ log = logging.getLogger(__name__)
 def run(run: StepRun) -> Verdict:
     """Undefine the source, restore autostart on the destination, remove the marks."""
     # Cancelling a shut-off VM's move is accepted until this step's turn, and what was accepted is kept.
-    undecided = run.method is Method.OFFLINE and run.intent("source_undefine") is None
-    run.interrupt_if_asked(cancellable=undecided)
+    run.interrupt_if_asked(cancellable=may_turn_back(run))
     source, destination = run.look()
     _check_still_moved(run, source, destination)
     if run.method is Method.SAVED:
         if source is not None:
             retire_images(run)
         let_go_on(run)
+    start_there(run)
     if source is not None:
         _undefine_source(run)
     clear_source(run)

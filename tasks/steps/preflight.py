@@ -8,7 +8,7 @@ from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan
 from tasks.model.run import ErrorInfo, State
 from tasks.steps.run import StepRun
-from tasks.steps.survey import survey
+from tasks.steps.survey import decisions, survey
 from tasks.steps.verdict import Next, Requeue, Settle, Verdict
 
 
@@ -32,19 +32,7 @@ def run(run: StepRun) -> Verdict:
         return Requeue(plan.source, f"{plan.vm} was moved by hand to {plan.source}")
     if plan.uuid != run.record.uuid:
         return _refuse(run, plan, _replaced(plan))
-    decided = {
-        "method": plan.method,
-        "storage": plan.storage,
-        "copies": plan.copies,
-        "mounts": plan.mounts,
-        "nvram": plan.nvram,
-        "tpm": plan.tpm,
-        "agent": plan.agent,
-        "emulated": plan.emulated,
-        "files": plan.files,
-        "remedied": plan.remedied,
-    }
-    run.save(vm=plan.vm, findings=plan.findings, **decided)
+    run.save(vm=plan.vm, findings=plan.findings, decided_off=False, **decisions(plan))
     return Next()
 
 

@@ -10,6 +10,7 @@ from tasks.steps.media import eject_media
 from tasks.steps.mounts import make_ready
 from tasks.steps.networks import make_networks
 from tasks.steps.run import StepRun
+from tasks.steps.shutdown import shut_down
 from tasks.steps.tpm import plan_tpm
 from tasks.steps.verdict import Next, Verdict
 from tasks.steps.volumes import make_file_volumes, settle_bases
@@ -33,6 +34,7 @@ def run(run: StepRun) -> Verdict:
             "1" if view.autostart else "0",
             lambda: run.hypervisor.set_autostart(run.source, run.uuid, enabled=False),
         )
+    shut_down(run)
     eject_media(run)
     make_networks(run)
     make_ready(run)

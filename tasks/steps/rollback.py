@@ -19,6 +19,7 @@ from tasks.steps.mounts import undo_pool, undo_pool_start, undo_proof
 from tasks.steps.networks import undo_network, undo_network_start
 from tasks.steps.run import StepRun
 from tasks.steps.saved import undo_save
+from tasks.steps.shutdown import settle_outcome, undo_shut_down
 from tasks.steps.tpm import undo_tpm, undo_tpm_state
 from tasks.steps.verdict import Forward, Settle, Verdict
 from tasks.steps.windows import close_window
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MOST_FORWARDS = 3
 """What goes wrong after the VM has moved, again and again, is for a person to see to."""
-NOT_FORWARD = frozenset({"VERIFY_FAILED", "VM_STARTED"})
+NOT_FORWARD = frozenset({"VERIFY_FAILED", "VM_STARTED", "START_FAILED"})
 """Errors of a VM that has moved and is not as it should be: going on would only remove the evidence."""
 
 
@@ -36,7 +37,7 @@ def run(run: StepRun) -> Verdict:
     run.interrupt_if_asked(cancellable=False)
     if not run.record.journal:
         return _settled(run)
-    outcome = run.outcome()
+    outcome = settle_outcome(run, run.outcome())
     if outcome in SETTLING:
         outcome = _stop_transfer(run)
     if outcome is Outcome.SOURCE_PAUSED:
@@ -137,6 +138,7 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "source_mark": _undo_mark,
     "source_autostart": _undo_autostart,
     "source_save": undo_save,
+    "source_shut_down": undo_shut_down,
     "window": close_window,
     "destination_device": release_device,
     "probe": undo_probe,
@@ -154,6 +156,7 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "transfer": _undo_definition,
     "destination_snapshot": _nothing,
     "destination_restore": _nothing,
+    "destination_start": _nothing,
     "source_save_remove": _nothing,
     "destination_resume": _nothing,
     "source_undefine": _nothing,

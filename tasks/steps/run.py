@@ -61,6 +61,7 @@ class Policy:
     bandwidth_mib_s: int
     auto_converge: bool
     stall_after_s: float
+    shut_down_timeout_s: float
     convergence: Convergence
 
 

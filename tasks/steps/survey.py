@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tasks.model.cordon import Cordon
 from tasks.model.disks import DiskCopy, ImageFile, Volume
@@ -74,6 +75,12 @@ def survey(
     if not view.active:
         situation = _see_chains(hypervisor, situation)
     return _plan(situation, f"{how.reason}; {disks.reason}")
+
+
+def decisions(plan: Plan) -> dict[str, Any]:
+    """What of a plan stands in the record."""
+    names = ("method", "storage", "copies", "mounts", "nvram", "tpm", "agent", "emulated", "files", "remedied")
+    return {name: getattr(plan, name) for name in names}
 
 
 def _look(

@@ -7,13 +7,13 @@ import time
 from tasks.model.disks import DiskCopy, DiskSize
 from tasks.model.domain import DomainState, DomainView
 from tasks.model.errors import OutcomeUnknown
-from tasks.model.request import Method
 from tasks.planning.destination_xml import same_definition
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.outcome import describe, is_ours
 from tasks.planning.qcow2 import HEADER_BYTES, backing_path, parse_header
 from tasks.steps.copying import check_contents
 from tasks.steps.run import StepRun
+from tasks.steps.shutdown import may_turn_back
 from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Next, Verdict
 
@@ -27,7 +27,7 @@ def run(run: StepRun) -> Verdict:
     Raises:
         OutcomeUnknown: ``VERIFY_FAILED`` with what is wrong; rollback decides what can be done about it.
     """
-    run.interrupt_if_asked(cancellable=run.method is Method.OFFLINE)
+    run.interrupt_if_asked(cancellable=may_turn_back(run))
     source, destination = run.look()
     problems = (
         _problems(run, source, destination)
@@ -117,8 +117,9 @@ def _agent_problems(run: StepRun, destination: DomainView | None) -> list[str]:
 
 
 def _compared_before(run: StepRun) -> bool:
-    """Whether an earlier pass got as far as *finish*, from where a saved VM goes on and disks grow: they differ now."""
-    return any(entry.kind in ("source_save_remove", "destination_resize") for entry in run.record.journal)
+    """Whether an earlier pass got as far as *finish*, from where the VM goes on and disks grow: they differ now."""
+    last = ("source_save_remove", "destination_resize", "destination_start")
+    return any(entry.kind in last for entry in run.record.journal)
 
 
 def _fits(copy: DiskCopy, size: DiskSize) -> bool:

@@ -30,5 +30,6 @@ def policy_of(settings: PolicySettings, record: RunRecord) -> Policy:
         bandwidth_mib_s=settings.bandwidth_mib_s,
         auto_converge=settings.auto_converge,
         stall_after_s=settings.stall_after_s,
+        shut_down_timeout_s=settings.shut_down_timeout_s,
         convergence=convergence,
     )

@@ -16,6 +16,7 @@ PAUSED_USER = 1
 RUNNING_MIGRATED = 2
 PAUSED_USER = 1
 PAUSED_MIGRATION = 2
+SHUTOFF_UNKNOWN = 0
 SHUTOFF_SHUTDOWN = 1
 SHUTOFF_MIGRATED = 4
 SHUTOFF_SAVED = 5
@@ -40,7 +41,7 @@ class FakeDomain:
     inactive_xml: str
     live_xml: str = ""
     state: DomainState = DomainState.SHUTOFF
-    reason: int = SHUTOFF_SHUTDOWN
+    reason: int = SHUTOFF_UNKNOWN
     persistent: bool = True
     autostart: bool = False
     managed_save: bool = False

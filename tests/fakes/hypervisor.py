@@ -23,6 +23,7 @@ from tests.fakes.domain import (
     RUNNING_MIGRATED,
     SHUTOFF_MIGRATED,
     SHUTOFF_SAVED,
+    SHUTOFF_SHUTDOWN,
     FakeDomain,
     disks_of,
     identity,
@@ -70,6 +71,8 @@ class FakeHypervisor(FakePools, FakeNetworks):
         self.hosts = {name: FakeHost(default_facts(name, number)) for number, name in enumerate(hosts)}
         self.calls: list[tuple[str, str]] = []
         """(call, host)."""
+        self.deaf: set[str] = set()
+        """UUIDs of guests that do not shut down when they are asked."""
         self._held = False
         self._abort_asked: set[str] = set()
         self._faults: dict[str, HypervisorError] = {}
@@ -400,6 +403,20 @@ class FakeHypervisor(FakePools, FakeNetworks):
                 domain.state, domain.reason, domain.managed_save = DomainState.SHUTOFF, SHUTOFF_SAVED, True
                 image = bytearray(domain.live_xml.encode())
                 there.contents[f"{SAVE_DIRECTORY}/{domain.name}.save"] = image
+
+    def shut_down(self, host: str, uuid: str) -> None:
+        """See the port."""
+        with self._asked("shut_down", host, effect=True) as there:
+            domain = _demand(there, host, uuid)
+            if domain.active and uuid not in self.deaf:
+                domain.state, domain.reason = DomainState.SHUTOFF, SHUTOFF_SHUTDOWN
+
+    def start(self, host: str, uuid: str) -> None:
+        """See the port."""
+        with self._asked("start", host, effect=True) as there:
+            domain = _demand(there, host, uuid)
+            if not domain.active:
+                domain.start()
 
     def remove_save(self, host: str, uuid: str) -> None:
         """See the port."""

@@ -38,7 +38,7 @@ def outcome_of(*looks: Look) -> tuple[Outcome, int]:
         store=cast("Store", None),
         hypervisor=cast("Hypervisor", hypervisor),
         hosts=("a", "b"),
-        policy=Policy(0, auto_converge=False, stall_after_s=60, convergence=Convergence()),
+        policy=Policy(0, auto_converge=False, stall_after_s=60, shut_down_timeout_s=60, convergence=Convergence()),
         limits=Limits(12, 0.5, 300),
     )
     return run.outcome(), len(hypervisor.views) // 2
