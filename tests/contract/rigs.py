@@ -58,6 +58,9 @@ class Rig(Protocol):
     def suspend(self, host: str, uuid: str) -> None:
         """An operator pauses the guest."""
 
+    def make_deaf(self, uuid: str) -> None:
+        """The guest does not shut down when it is asked."""
+
     def make_snapshot(self, host: str, uuid: str) -> None:
         """An operator takes a snapshot."""
 
@@ -116,6 +119,9 @@ class FakeRig:
     def suspend(self, host: str, uuid: str) -> None:
         domain = self._fake.hosts[host].domains[uuid]
         domain.state, domain.reason = DomainState.PAUSED, PAUSED_USER
+
+    def make_deaf(self, uuid: str) -> None:
+        self._fake.deaf.add(uuid)
 
     def make_snapshot(self, host: str, uuid: str) -> None:
         self._fake.hosts[host].domains[uuid].snapshots += 1
@@ -191,6 +197,9 @@ class LibvirtRig:
 
     def suspend(self, host: str, uuid: str) -> None:
         self._virsh(host, "suspend", uuid)
+
+    def make_deaf(self, uuid: str) -> None:
+        """It has no system that could hear."""
 
     def make_snapshot(self, host: str, uuid: str) -> None:
         path = self._folder / "snapshot.xml"

@@ -20,6 +20,7 @@ SHUTOFF_UNKNOWN = 0
 SHUTOFF_SHUTDOWN = 1
 SHUTOFF_MIGRATED = 4
 SHUTOFF_SAVED = 5
+SHUTOFF_FAILED = 6
 
 
 def disks_of(xml: str) -> dict[str, str]:

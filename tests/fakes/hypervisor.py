@@ -21,6 +21,7 @@ from tests.fakes.domain import (
     PAUSED_USER,
     RUNNING_BOOTED,
     RUNNING_MIGRATED,
+    SHUTOFF_FAILED,
     SHUTOFF_MIGRATED,
     SHUTOFF_SAVED,
     SHUTOFF_SHUTDOWN,
@@ -60,6 +61,10 @@ class FakeHost:
     shelves: Shelves = field(default_factory=Shelves)
     """Pools' definitions, and directories."""
     reachable: bool = True
+
+
+MISSING = "/gone/"
+"""No host has files there."""
 
 
 class FakeHypervisor(FakePools, FakeNetworks):
@@ -415,8 +420,12 @@ class FakeHypervisor(FakePools, FakeNetworks):
         """See the port."""
         with self._asked("start", host, effect=True) as there:
             domain = _demand(there, host, uuid)
-            if not domain.active:
-                domain.start()
+            if domain.active:
+                return
+            if any(path.startswith(MISSING) for path in disks_of(domain.inactive_xml).values()):
+                domain.reason = SHUTOFF_FAILED
+                raise OperatorMustFix("LIBVIRT_ERROR", f"{host}: Cannot access storage file", "")
+            domain.start()
 
     def remove_save(self, host: str, uuid: str) -> None:
         """See the port."""

@@ -69,6 +69,8 @@ class GuestOptions:
     """Blocks of 4 KiB to write; the guest then reads them again and again (see ``GuestWatch.check_disk``)."""
     tick_ms: int = 5
     poweroff_s: int = 0
+    button_ms: int = 0
+    """It switches off so long after its power button was pressed; 0: it does not hear that."""
     network: bool = True
     agent: bool = False
     """It answers as a guest agent does."""
@@ -344,6 +346,7 @@ def _cmdline(guest: Guest) -> str:
     ]
     words += [f"vm.write_kib_s={options.write_kib_s}", f"vm.write_stop={options.write_stop}"]
     words += [f"vm.poweroff_s={options.poweroff_s}", f"vm.agent={int(options.agent)}"]
+    words += [f"vm.button={options.button_ms}"] if options.button_ms else []
     words += [f"vm.agent_s={options.agent_s}"]
     return " ".join(words + ([f"vm.ip={guest.address}"] if guest.address else []))
 

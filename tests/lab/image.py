@@ -26,15 +26,15 @@ MODULES = (
     "drivers/net/virtio_net.ko",
 )
 """In the order in which they must be loaded."""
-AGENT_MODULE = "drivers/char/virtio_console.ko"
-"""The guest's alone, and only loaded when it has an agent."""
+GUEST_MODULES = ("drivers/char/virtio_console.ko", "drivers/acpi/button.ko", "drivers/input/evdev.ko")
+"""The guest's alone, and only loaded when it has an agent, or heeds the power button."""
 SMALLEST_MIB = 80
 """With less memory the kernel does not boot; a guest that stays paused may have less."""
 
 
 def image_folder() -> Path:
     """Folder of the kernel and initramfs for the present source; another source is another folder."""
-    digest = hashlib.sha256(SOURCE.read_bytes() + "".join((*MODULES, AGENT_MODULE)).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(SOURCE.read_bytes() + "".join((*MODULES, *GUEST_MODULES)).encode()).hexdigest()[:12]
     return labs_folder() / "images" / digest
 
 
@@ -90,7 +90,7 @@ def _make_initrd(work: Path, modules: Path, target: Path) -> None:
     root = work / "initrd"
     (root / "modules").mkdir(parents=True)
     run("gcc", "-O2", "-static", "-Wall", "-Werror", "-o", str(root / "init"), str(SOURCE))
-    wanted = (*MODULES, AGENT_MODULE)
+    wanted = (*MODULES, *GUEST_MODULES)
     for module in wanted:
         shutil.copy(modules / module, root / "modules")
     (root / "modules" / "order").write_text("".join(f"{Path(module).name}\n" for module in wanted))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.model.run import RunRecord, State
-from tests.lab import Guest, Lab
+from tests.lab import Guest, GuestWatch, Lab
 from tests.scenarios.invariants import check_invariants
 from tests.scenarios.stack import Stack, stack, until
 
@@ -48,6 +48,14 @@ SAVED = [
     "finish.effected-source_save_remove",
     "finish.effected-destination_resume",
 ]
+SHUT_DOWN = [
+    "prepare.journaled-source_shut_down",
+    "prepare.effected-source_shut_down",
+    "transfer.effected",
+    "finish.journaled-destination_start",
+    "finish.effected-destination_start",
+    "finish.effected-source_undefine",
+]
 INCREMENTAL = [
     "prepare.effected-destination_volume",
     "transfer.moving",
@@ -58,6 +66,7 @@ INCREMENTAL = [
 POINTS = {
     "offline-copy": OFFLINE_COPY,
     "saved": SAVED,
+    "shut-down": SHUT_DOWN,
     "incremental": INCREMENTAL,
     "live": LIVE,
     "copy": COPY,
@@ -69,6 +78,7 @@ GUESTS: dict[str, dict[str, Any]] = {
     "copy": {"disk": "local", "write_kib_s": 16384, "write_stop": 256},
     "offline-copy": {"start": "off", "disk": "local", "disk_format": "raw", "disk_mib": 160},
     "saved": {"fill_mib": 24, "disk": "local"},
+    "shut-down": {"button_ms": 100},
     "incremental": {
         "disk": "local",
         "disk_mib": 40,
@@ -81,9 +91,13 @@ STREAMING = ("live", "copy", "incremental")
 """Kinds whose transfer is libvirt's own job."""
 VERIFYING = ("copy", "incremental")
 """Guests that read their disks again all the time."""
-ASKED = {"saved": {"method": "saved"}, "incremental": {"storage": "incremental"}}
+ASKED = {
+    "saved": {"method": "saved"},
+    "shut-down": {"method": "offline", "shut_down": "allowed"},
+    "incremental": {"storage": "incremental"},
+}
 CASES = [(kind, point) for kind, points in POINTS.items() for point in points]
-MOVING = dict.fromkeys(POINTS, "transfer.moving") | {"offline": "transfer.effected"}
+MOVING = dict.fromkeys(POINTS, "transfer.moving") | {"offline": "transfer.effected", "shut-down": "transfer.effected"}
 
 Move = Callable[[str], tuple[RunRecord, Guest]]
 Check = Callable[[RunRecord, Guest], None]
@@ -137,16 +151,26 @@ def move(running: Stack, lab: Lab, guest: Guest, kind: str = "live") -> RunRecor
     return running.client.submit({"vm": guest.name, "destination": there, "policy": "slow"} | ASKED.get(kind, {}))
 
 
-def finish(running: Stack, guest: Guest, record: RunRecord, kind: str) -> RunRecord:
+def finish(running: Stack, guest: Guest, record: RunRecord, kind: str, watch: GuestWatch) -> RunRecord:
     """Wait for the end and check every promise."""
     ended = running.wait_end(record.id)
     check_invariants(running, guest, ended, was_running=not kind.startswith("offline"), autostart=True)
     if kind in VERIFYING:
         here = ended.destination if ended.state is State.SUCCEEDED else ended.source
         guest.wait_verified_anew(str(here))
+    if kind == "shut-down":  # the next case asks it again: it must have booted
+        here = str(ended.destination if ended.state is State.SUCCEEDED else ended.source)
+        until(lambda: watch.beats_on(here), 60, "it does not beat")
     if kind == "offline-copy":
         guest.check_filled(ended.destination if ended.state is State.SUCCEEDED else str(ended.source))
     return ended
+
+
+def check_beats(watch: GuestWatch, kind: str, *, continued: bool = True) -> None:
+    """It never ran twice, and went on where it was unless it was shut down."""
+    watch.check_never_twice(rebooted=kind == "shut-down")
+    if continued and kind != "shut-down":
+        watch.check_continued()
 
 
 @pytest.mark.parametrize(("kind", "point"), CASES, indirect=["kind"])
@@ -158,11 +182,10 @@ def test_kill9_of_the_worker(running: Stack, nobody: None, lab: Lab, guest: Gues
         running.wait_held()
         victim.kill9()
         survivor = running.steps_worker()
-        ended = finish(running, guest, record, kind)
+        ended = finish(running, guest, record, kind, watch)
         survivor.kill9()
     assert ended.state is State.SUCCEEDED, running.diagnosis(record.id)
-    watch.check_never_twice()
-    watch.check_continued()
+    check_beats(watch, kind)
 
 
 @pytest.mark.parametrize("kind", POINTS, indirect=True)
@@ -180,14 +203,13 @@ def test_kill9_of_the_worker_that_rolls_back(
         running.wait_held()
         victim.kill9()
         survivor = running.steps_worker()
-        ended = finish(running, guest, record, kind)
+        ended = finish(running, guest, record, kind, watch)
         survivor.kill9()
     # Where nobody had aborted it yet, a transfer goes on without any worker, and may be over when the next one is up.
     may_arrive = point in ("before", "claimed") and kind in STREAMING
     wanted = {State.CANCELLED, State.SUCCEEDED} if may_arrive else {State.CANCELLED}
     assert ended.state in wanted, running.diagnosis(record.id)
-    watch.check_never_twice()
-    watch.check_continued()
+    check_beats(watch, kind)
 
 
 @pytest.mark.parametrize(("kind", "point"), CASES, indirect=["kind"])
@@ -198,9 +220,9 @@ def test_connection_blip(running: Stack, worker: None, lab: Lab, guest: Guest, k
         running.wait_held()
         running.redis.client_kill_all()
         running.release()
-        ended = finish(running, guest, record, kind)
+        ended = finish(running, guest, record, kind, watch)
     assert ended.state is State.SUCCEEDED, running.diagnosis(record.id)
-    watch.check_never_twice()
+    check_beats(watch, kind, continued=False)
 
 
 @pytest.mark.parametrize(("kind", "point"), CASES, indirect=["kind"])
@@ -214,10 +236,10 @@ def test_redis_killed_and_restarted(
         running.redis.kill()
         running.release()
         running.redis.restart(away_s=0.5)
-        ended = finish(running, guest, record, kind)
+        ended = finish(running, guest, record, kind, watch)
     # Half a second without Redis must not cost the migration; if it does, the VM must be back where it was.
     assert ended.state is State.SUCCEEDED, running.diagnosis(record.id)
-    watch.check_never_twice()
+    check_beats(watch, kind, continued=False)
 
 
 @pytest.mark.parametrize("kind", POINTS, indirect=True)
@@ -234,10 +256,10 @@ def test_message_delivered_twice(running: Stack, worker: None, lab: Lab, guest: 
         running.release()
         running.wait_end(record.id)
         running.resend(record.id, step)
-        ended = finish(running, guest, record, kind)
+        ended = finish(running, guest, record, kind, watch)
     assert ended.state is State.SUCCEEDED, running.diagnosis(record.id)
     assert ended.attempt == 1
-    watch.check_never_twice()
+    check_beats(watch, kind, continued=False)
 
 
 def test_sigterm_during_a_transfer_detaches_and_another_worker_adopts(

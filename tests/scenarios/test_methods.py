@@ -12,7 +12,7 @@ from tasks.model.run import RunRecord, State
 from tests.lab import Guest, GuestWatch, Lab
 from tests.lab.devices import DEVICES_PATH, add_device
 from tests.scenarios.invariants import check_invariants
-from tests.scenarios.stack import Stack, stack
+from tests.scenarios.stack import Stack, stack, until
 
 pytestmark = pytest.mark.lab
 
@@ -34,6 +34,11 @@ class Row:
     """The guest."""
     devices: bool = False
     """Every host has a block device that the guest's disk is written to when it comes there."""
+
+    @property
+    def reboots(self) -> bool:
+        """Whether it is shut down on the way."""
+        return "shut_down" in self.asked
 
     @property
     def running(self) -> bool:
@@ -111,6 +116,13 @@ ROWS += [
     Row("live-to-device", "live", "copy", "running", ON_DEVICE, BUSY_RAW | {"disk": "local"}, devices=True),
     Row("live-to-file", "live", "copy", "running", TO_FILE, BUSY_RAW | {"disk": "devices"}),
 ]
+SHUT_DOWN = {"method": "offline", "shut_down": "allowed"}
+HEARS = {"button_ms": 200}
+"""It heeds the power button."""
+ROWS += [
+    Row("shut-down-shared", "offline", "shared", asked=SHUT_DOWN, options=HEARS),
+    Row("shut-down-copy", "offline", "copy", asked=SHUT_DOWN, options=HEARS | BUSY),
+]
 BREAKS = [
     "preflight.claimed",
     "prepare.effected",
@@ -178,8 +190,11 @@ def move(running: Stack, lab: Lab, row: Row, guest: Guest) -> Iterator[Callable[
 def check_everything(running: Stack, row: Row, guest: Guest, record: RunRecord, watch: GuestWatch) -> None:
     """Where it is, that it went on, and what is on its disks."""
     here = record.destination if record.state is State.SUCCEEDED else str(record.source)
-    check_invariants(running, guest, record, was_running=row.active, autostart=True, watch=watch)
-    if row.running:
+    check_invariants(running, guest, record, was_running=row.active, autostart=True)
+    watch.check_never_twice(rebooted=row.reboots)
+    if row.reboots:
+        until(lambda: watch.beats_on(here), 60, "it does not beat")
+    elif row.running:
         guest.wait_ticking(here)
         watch.check_continued()
     else:

@@ -16,6 +16,7 @@
  *   vm.agent=0          answer as a guest agent does: guest-sync, and guest-ping with whatever else is asked
  *   vm.agent_s=0        until so many seconds after the kernel's start, and say nothing any more from then on
  *   vm.poweroff_s=0     switch off by itself, so many seconds after the kernel's start
+ *   vm.button=0         switch off when the power button is pressed, after so many milliseconds
  *
  * A block of 4 KiB on the disk holds a magic number, its own index, and then its sequence number in every word, so that
  * an image can be checked from outside: block i of n holds a sequence number that is i modulo n.
@@ -25,7 +26,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/input.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -97,6 +100,7 @@ static void load_modules(void)
     while (order && fscanf(order, "%99s", name) == 1) {
         snprintf(path, sizeof path, "/modules/%s", name);
         if (!strcmp(name, "virtio_console.ko") && !option("vm.agent=", 0)) continue;
+        if ((!strcmp(name, "button.ko") || !strcmp(name, "evdev.ko")) && !option("vm.button=", 0)) continue;
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) != 0) printf("module %s: %s\n", name, strerror(errno));
         if (fd >= 0) close(fd);
@@ -272,6 +276,33 @@ static void run_agent(int console, long unused)
     }
 }
 
+/* A child at the input devices, one of which is the power button. */
+static void run_button(int console, long after_ms)
+{
+    struct pollfd inputs[8];
+    struct input_event event;
+    int count = 0;
+    char name[32];
+    for (int tries = 0; count == 0 && tries < 100; tries++) {
+        for (int i = 0; i < 8; i++) {
+            snprintf(name, sizeof name, "/dev/input/event%d", i);
+            int fd = open(name, O_RDONLY | O_CLOEXEC);
+            if (fd >= 0) inputs[count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+        }
+        if (count == 0) sleep_until_us(now_us() + 50000);
+    }
+    dprintf(console, "button %d\n", count);
+    while (count && poll(inputs, (nfds_t)count, -1) > 0) {
+        for (int i = 0; i < count; i++) {
+            if (!(inputs[i].revents & POLLIN) || read(inputs[i].fd, &event, sizeof event) != sizeof event) continue;
+            if (event.type != EV_KEY || event.code != KEY_POWER || event.value != 1) continue;
+            dprintf(console, "pressed\n");
+            sleep_until_us(now_us() + after_ms * 1000);
+            power_off();
+        }
+    }
+}
+
 static int clients[MAX_CLIENTS], client_count;
 
 static void accept_clients(int server)
@@ -312,6 +343,7 @@ int main(void)
     int console = open_console(), server = -1;
     if (text_option("vm.ip=")) { configure_network(text_option("vm.ip=")); server = listen_tcp(); }
     if (option("vm.fill_mib=", 0) || option("vm.dirty_mib_s=", 0)) spawn(memory_work, console, option("vm.fill_mib=", 0));
+    if (option("vm.button=", 0)) spawn(run_button, console, option("vm.button=", 0));
     if (option("vm.agent=", 0)) spawn(run_agent, console, 0);
     if (option("vm.write_kib_s=", 0)) spawn(run_writer, console, option("vm.write_kib_s=", 0));
 
