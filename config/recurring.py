@@ -44,6 +44,8 @@ class RecurringDrainSettings(Section):
     """What becomes of VMs that are shut off."""
     leave: list[VmName] = Field(default_factory=list)
     """VMs that stay, by name or UUID."""
+    may_shut_off: list[VmName] = Field(default_factory=list)
+    """VMs that are asked to shut down when they cannot move live; the same."""
     policy: PolicyName = "default"
     """Of all its migrations, and of those that bring VMs back."""
     priority: int = Field(0, ge=-1000, le=1000)
@@ -81,5 +83,5 @@ class RecurringDrainSettings(Section):
 
     def return_values(self) -> dict[str, Any]:
         """Those that are also the return's."""
-        names = ("policy", "priority", "accept", "remedies", "labels")
+        names = ("may_shut_off", "policy", "priority", "accept", "remedies", "labels")
         return {name: getattr(self, name) for name in names}

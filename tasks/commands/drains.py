@@ -42,6 +42,10 @@ def drain(
     strict: Annotated[bool, typer.Option("--strict", help="Move nothing unless every VM can move.")] = False,
     shut_off: Annotated[str, typer.Option(help="VMs that are shut off: leave, or move.")] = "leave",
     leave: Annotated[list[str] | None, typer.Option(metavar="VM", help="A VM that stays; may be repeated.")] = None,
+    may_shut_off: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VM", help="A VM that is asked to shut down when it cannot move live; may be repeated."),
+    ] = None,
     policy: Annotated[
         str, typer.Option(help="Named policy of the configuration.", autocompletion=complete_policy)
     ] = "default",
@@ -67,6 +71,7 @@ def drain(
 
     values: dict[str, Any] = {"host": host, "strict": strict, "shut_off": shut_off, "policy": policy}
     more = {"to": to, "leave": leave, "accept": accept, "remedies": remedy, "labels": parse_labels(label or [])}
+    more["may_shut_off"] = may_shut_off
     values |= {name: value for name, value in more.items() if value}
     values |= {"priority": priority} if priority else {}
     values |= times_of(window, time_zone, not_before, deadline)

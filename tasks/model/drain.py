@@ -94,6 +94,9 @@ class DrainRequest(Times):
     """What becomes of VMs that are shut off: their definitions, and disks that only this host has, move or stay."""
     leave: list[VmName] = Field(default_factory=list, max_length=1000)
     """VMs that stay, by name or UUID."""
+    may_shut_off: list[VmName] = Field(default_factory=list, max_length=1000)
+    """VMs, by name or UUID, that are asked to shut down and moved offline when they cannot be moved live; they are
+    started again where they are then. No other VM is ever shut down."""
     policy: PolicyName = "default"
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """Of all its migrations."""
@@ -121,6 +124,8 @@ class DrainVm(Frozen):
     source: str = ""
     """Where it was."""
     destination: str | None = None
+    shut_down: bool = False
+    """It cannot be moved live, and is asked to shut down for it, as the request allows."""
     migration: str = ""
     """Id of its migration, the newest one."""
     reason: str = ""

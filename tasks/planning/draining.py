@@ -89,7 +89,8 @@ def on_the_way(runs: Iterable[RunRecord], views: Mapping[str, DomainView]) -> di
     found: dict[str, Coming] = {}
     for run in runs:
         view = views.get(run.uuid or "")
-        if run.is_terminal or view is None or not view.active or view.host == run.destination:
+        runs_there = view is not None and (view.active or any(e.kind == "source_shut_down" for e in run.journal))
+        if run.is_terminal or view is None or not runs_there or view.host == run.destination:
             continue
         before = found.get(run.destination, Coming())
         memory_kib, vcpus = before.memory_kib + view.memory_kib, before.vcpus + view.vcpus
@@ -104,6 +105,11 @@ def why_left_alone(request: DrainRequest, view: DomainView) -> str:
     if not view.active and request.shut_off == "leave" and request.returns is None:
         return "it is shut off, and those stay unless the drain is asked to move them"
     return ""
+
+
+def may_be_shut_off(request: DrainRequest, view: DomainView) -> bool:
+    """Whether the request names it as one that may."""
+    return view.active and bool({view.name, view.uuid} & set(request.may_shut_off))
 
 
 def refreshed(vm: DrainVm, run: RunRecord | None, still_there: bool) -> DrainVm:
@@ -160,6 +166,7 @@ def migration_values(record: DrainRecord, vm: DrainVm) -> dict[str, object]:
     """The request of a VM's migration."""
     request = record.request
     values: dict[str, object] = {"vm": vm.uuid, "destination": vm.destination, "source": vm.source or request.host}
+    values |= {"method": "offline", "shut_down": "allowed"} if vm.shut_down else {}
     values |= {"policy": request.policy, "labels": dict(request.labels)}
     values |= {"priority": request.priority} if request.priority else {}
     values |= {"accept": list(request.accept)} if request.accept else {}

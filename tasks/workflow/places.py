@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tasks.model.domain import DomainView
@@ -23,6 +23,7 @@ from tasks.planning.draining import (
     closed_site,
     guest_of,
     is_lifted,
+    may_be_shut_off,
     may_take,
     migration_values,
     on_the_way,
@@ -116,7 +117,7 @@ def _sites(runtime: Runtime, record: DrainRecord, fleet: Fleet) -> list[Site]:
     reserve = Reserve(placement.memory_reserve_mib, placement.vcpu_overcommit)
     cordons = {host: cordon for host, cordon in runtime.cordons.all().items() if not is_lifted(record.request, cordon)}
     drained = runtime.drains.under_way()
-    views = {view.uuid: view for view in fleet.everywhere() if view.active}
+    views = {view.uuid: view for view in sorted(fleet.everywhere(), key=lambda view: view.active)}
     coming = on_the_way(_expected(runtime, record), views)
     sites = []
     for name in may_take(record.request, runtime.hosts):
@@ -155,34 +156,76 @@ def _expected(runtime: Runtime, record: DrainRecord) -> list[RunRecord]:
 def find_places(
     runtime: Runtime, record: DrainRecord, fleet: Fleet, views: Sequence[DomainView]
 ) -> tuple[DrainVm, ...]:
-    """A place for each, that preflight agrees to; whoever gets none stays, and it is said why."""
+    """A place for each, that preflight agrees to; whoever gets none stays, and it is said why.
+
+    Those that may be shut down are looked at a second time, shut off, when there is no place for them otherwise.
+    """
     moving = [view for view in views if not why_left_alone(record.request, view)]
-    sites = _sites(runtime, record, fleet)
-    needs = {view.uuid: Needs() for view in moving}
-    at = {view.uuid: view.host for view in moving}
-    agreed: dict[tuple[str, str], bool] = {}
-    placement = place(_guests(moving, needs, fleet), sites)
+    sites, search = _sites(runtime, record, fleet), _Search({view.uuid: Needs() for view in moving})
+    placement = _agree(runtime, record, fleet, moving, sites, search)
+    stuck = [v for v in moving if may_be_shut_off(record.request, v) and not search.has_place(v.uuid, placement)]
+    if stuck:
+        search.go_shut_off(view.uuid for view in stuck)
+        placement = _agree(runtime, record, fleet, moving, sites, search)
+    return tuple(_fate(record, view, placement, search) for view in views)
+
+
+@dataclass
+class _Search:
+    """What is known so far of the VMs and their places."""
+
+    needs: dict[str, Needs]
+    """By UUID."""
+    agreed: dict[tuple[str, str], bool] = field(default_factory=dict)
+    """(UUID, host) -> whether preflight agrees."""
+    not_live: dict[str, str] = field(default_factory=dict)
+    """UUID of those that go shut off -> why they cannot go otherwise."""
+
+    def has_place(self, uuid: str, placement: Placement) -> bool:
+        """Whether it has one that preflight agrees to."""
+        return self.agreed.get((uuid, placement.hosts.get(uuid, "")), False)
+
+    def go_shut_off(self, uuids: Iterable[str]) -> None:
+        """Forget what was learnt of these, and ask again; only those that preflight has refused somewhere."""
+        for uuid in uuids:
+            unfit = self.needs[uuid].unfit
+            if unfit:
+                self.not_live[uuid] = next(iter(unfit.values()))
+                self.needs[uuid] = Needs()
+        self.agreed = {pair: said for pair, said in self.agreed.items() if pair[0] not in self.not_live}
+
+
+def _agree(
+    runtime: Runtime,
+    record: DrainRecord,
+    fleet: Fleet,
+    moving: Sequence[DomainView],
+    sites: Sequence[Site],
+    search: _Search,
+) -> Placement:
+    """Places for all together, until preflight has nothing against them."""
+    at, agreed = {view.uuid: view.host for view in moving}, search.agreed
+    placement = place(_guests(moving, search.needs, fleet), sites)
     for _ in range(4 * len(sites) + 4):
         asked = [(uuid, host) for uuid, host in placement.hosts.items() if (uuid, host) not in agreed]
         if not asked:
             break
         for uuid, host in asked:
-            plan = _preflight(runtime, record, uuid, at[uuid], host)
+            plan = _preflight(runtime, record, uuid, at[uuid], host, shut_down=uuid in search.not_live)
             agreed[uuid, host] = plan.allowed
-            needs[uuid] = _learnt(needs[uuid], host, plan)
-        placement = place(
-            _guests(moving, needs, fleet), sites, planned={u: h for u, h in placement.hosts.items() if agreed[u, h]}
-        )
-    return tuple(_fate(record, view, placement, agreed) for view in views)
+            search.needs[uuid] = _learnt(search.needs[uuid], host, plan)
+        planned = {uuid: host for uuid, host in placement.hosts.items() if agreed[uuid, host]}
+        placement = place(_guests(moving, search.needs, fleet), sites, planned=planned)
+    return placement
 
 
 def _guests(moving: Sequence[DomainView], needs: Mapping[str, Needs], fleet: Fleet) -> list[Guest]:
     return [guest_of(view, needs[view.uuid], fleet.groups.get(view.uuid, NO_GROUPS)) for view in moving]
 
 
-def _preflight(runtime: Runtime, record: DrainRecord, uuid: str, source: str, host: str) -> Plan:
+def _preflight(runtime: Runtime, record: DrainRecord, uuid: str, source: str, host: str, *, shut_down: bool) -> Plan:
     vm = DrainVm(uuid=uuid, name="", active=True, memory_kib=0, fate=Fate.WAITING, source=source, destination=host)
-    request = parse_request(migration_values(record, vm))
+    request = parse_request(migration_values(record, vm.model_copy(update={"shut_down": shut_down})))
     cordon = runtime.cordons.find(host)
     counts = cordon is not None and not is_lifted(record.request, cordon)
     return survey(runtime.hypervisor, runtime.hosts, request, cordon=cordon if counts else None)
@@ -200,16 +243,17 @@ def _learnt(needs: Needs, host: str, plan: Plan) -> Needs:
     return replace(needs, pools=pools)
 
 
-def _fate(
-    record: DrainRecord, view: DomainView, placement: Placement, agreed: Mapping[tuple[str, str], bool]
-) -> DrainVm:
+def _fate(record: DrainRecord, view: DomainView, placement: Placement, search: _Search) -> DrainVm:
     shared = {"uuid": view.uuid, "name": view.name, "active": view.active, "memory_kib": view.memory_kib}
     shared["source"] = view.host
     if reason := why_left_alone(record.request, view):
         return DrainVm(fate=Fate.STAYS, reason=reason, **shared)
     choice = next(choice for choice in placement.choices if choice.uuid == view.uuid)
-    if choice.host is None or not agreed.get((view.uuid, choice.host), False):
-        return DrainVm(fate=Fate.STAYS, reason=choice.reason, others=dict(choice.others), **shared)
-    return DrainVm(
-        fate=Fate.WAITING, destination=choice.host, reason=choice.reason, others=dict(choice.others), **shared
-    )
+    shared["others"] = dict(choice.others)
+    if choice.host is None or not search.has_place(view.uuid, placement):
+        return DrainVm(fate=Fate.STAYS, reason=choice.reason, **shared)
+    shared |= {"fate": Fate.WAITING, "destination": choice.host, "reason": choice.reason}
+    if why := search.not_live.get(view.uuid):
+        reason = f"{choice.reason}; it is shut down for it, since it cannot move live: {why}"
+        shared |= {"shut_down": True, "reason": reason}
+    return DrainVm(**shared)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from config.settings import GroupSettings
+from config.settings import GroupSettings, PolicySettings
 from tasks import workflow
 from tasks.model.drain import DrainRecord, DrainState, Fate
 from tasks.model.errors import InvalidRequest, OperatorMustFix, UnknownMigration
@@ -508,3 +508,52 @@ def test_groups_count_those_who_are_on_their_way(bench: Bench) -> None:
     say_groups(bench, 2, "apart='db'")
     plan = workflow.plan_drain(bench.runtime, {"host": "alpha"})
     assert fates(plan) == {"vm-2": Fate.STAYS}, "on gamma it still is, on beta it will be"
+
+
+# -- VMs that may be shut down ----------------------------------------------------------------------------------------
+
+SHMEM = "<shmem name='frames'><model type='ivshmem-plain'/><size unit='M'>4</size></shmem>"
+"""A VM with it cannot move live; shut off it can."""
+
+
+def test_only_a_vm_that_is_named_is_shut_down(bench: Bench) -> None:
+    add(bench, 1)
+    add(bench, 2, inside=SHMEM)
+    add(bench, 3, inside=SHMEM)
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha", "may_shut_off": ["vm-1", "vm-2"]})
+    assert {vm.name: (vm.fate, vm.shut_down) for vm in plan.vms} == {
+        "vm-1": (Fate.WAITING, False),
+        "vm-2": (Fate.WAITING, True),
+        "vm-3": (Fate.STAYS, False),
+    }
+    chosen = next(vm for vm in plan.vms if vm.name == "vm-2")
+    assert "it is shut down for it, since it cannot move live: " in chosen.reason
+    ask(bench, may_shut_off=["vm-1", uuid_of(2)])
+    record = run_to_end(bench)
+    assert record.state is DrainState.PARTIAL
+    assert fates(record) == {"vm-1": Fate.MOVED, "vm-2": Fate.MOVED, "vm-3": Fate.STAYS}
+    assert record.left == ("vm-3 is running",)
+    assert bench.fake.calls.count(("shut_down", "alpha")) == 1
+    (moved,) = (view for host in ("beta", "gamma") for view in bench.fake.list_domains(host) if view.name == "vm-2")
+    assert moved.active, "it runs again"
+    # And back it goes the same way.
+    ask(bench, "back", returns="d", may_shut_off=["vm-2"])
+    assert run_to_end(bench, "back").state is DrainState.RETURNED
+
+
+def test_one_that_does_not_shut_down_stays_and_is_listed(redis_server: RedisServer) -> None:
+    bench = Bench(redis_server.url, policies={"default": PolicySettings(shut_down_timeout_s=0.2)})
+    add(bench, 1)
+    add(bench, 2, inside=SHMEM)
+    bench.fake.deaf.add(uuid_of(2))
+    ask(bench, may_shut_off=["vm-2"])
+    for _ in range(4):
+        look(bench)
+        for run in bench.runtime.store.list_runs():
+            if run.state is State.ROLLING_BACK:
+                bench.step("rollback", run.id)
+    record = run_to_end(bench)
+    assert record.state is DrainState.PARTIAL
+    assert fates(record) == {"vm-1": Fate.MOVED, "vm-2": Fate.FAILED}
+    assert "asked to shut down and still runs" in next(vm.reason for vm in record.vms if vm.name == "vm-2")
+    assert names_on(bench, "alpha") == {"vm-2"}
