@@ -25,22 +25,21 @@ from tasks.model.host import HostFacts, HostStatus
 from tasks.model.plan import Plan
 from tasks.model.recurring import RecurringStatus
 from tasks.model.report import Report
-from tasks.model.request import parse_id, parse_request
+from tasks.model.request import parse_id
 from tasks.model.run import RunRecord
 from tasks.model.webhook import Delivery, Undelivered
 from tasks.parallel import gather
-from tasks.steps.survey import survey
 from tasks.store.events import BEGINNING
 from tasks.wiring import build_runtime
 from tasks.workflow import (
     ask_drain,
     cancel,
     cancel_drain,
-    check_inventory,
     last_drain_of,
     list_recurring,
     pause_drain,
     plan_drain,
+    plan_migration,
     resume_drain,
     retry,
     retry_drain,
@@ -145,9 +144,7 @@ class Client:
         Raises:
             InvalidRequest, HypervisorError
         """
-        request = parse_request(values)
-        check_inventory(self._runtime, request)
-        return survey(self._runtime.hypervisor, self._runtime.hosts, request, cordon=self._cordon(request.destination))
+        return plan_migration(self._runtime, values)
 
     def drain(self, values: dict[str, Any], *, drain_id: str | None = None) -> DrainRecord:
         """Ask for a host to be emptied; the same question again is the same drain.
@@ -336,13 +333,6 @@ class Client:
         if host not in self._settings.hosts:
             known = ", ".join(self._settings.hosts) or "none"
             raise InvalidRequest("UNKNOWN_HOST", f"{host} is not in the inventory", f"known hosts: {known}")
-
-    def _cordon(self, host: str) -> Cordon | None:
-        """None when the queue cannot be asked: a dry run needs none."""
-        try:
-            return self._runtime.cordons.find(host)
-        except StoreUnavailable:
-            return None
 
     def _wake(self, *, drains: bool = False) -> None:
         """The record is written; when this message is lost the periodic dispatcher finds it."""

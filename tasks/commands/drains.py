@@ -81,7 +81,8 @@ def drain(
         if dry_run:
             plan = client.plan_drain(values)
             typer.echo(plan.model_dump_json(indent=2)) if as_json else print_drain_plan(plan)
-            raise typer.Exit(EXIT_OF_DRAIN[DrainState.REFUSED] if any(v.fate is Fate.STAYS for v in plan.vms) else 0)
+            stays = any(vm.fate is Fate.STAYS or vm.late for vm in plan.vms)
+            raise typer.Exit(EXIT_OF_DRAIN[DrainState.REFUSED] if stays else 0)
         record = client.drain(values, drain_id=drain_id)
         if wait:
             follow(client, record.id, as_json)

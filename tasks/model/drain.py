@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, StringConstraints, ValidationError
 
 from tasks.model.errors import InvalidRequest, VmferryError
+from tasks.model.estimate import Estimate
 from tasks.model.frozen import Frozen
 from tasks.model.request import FindingCode, HostName, Label, PolicyName, RemedyName, Times, VmName
 from tasks.model.run import ErrorInfo
@@ -132,6 +133,31 @@ class DrainVm(Frozen):
     """Why this destination; or why it stays, or what went wrong."""
     others: dict[str, str] = Field(default_factory=dict)
     """Why not each of the other hosts."""
+    expected_bytes: int = 0
+    """What it has to move: its memory when it goes with it, and disks."""
+    expected: Estimate | None = None
+    """Of a dry run: how long its move will take; None when no move that way was seen lately."""
+    late: str = ""
+    """Of a dry run: why it will not be moved in time."""
+    maybe_late: bool = False
+    """Of a dry run: it will not be, when all take as long as they may."""
+
+
+class DrainForecast(Frozen):
+    """What a dry run expects of the whole, if nothing else moves. Times are seconds since the epoch."""
+
+    begins: float | None
+    """None: nothing may ever start."""
+    closes: float | None
+    """When the window or the deadline ends."""
+    expected: Estimate | None
+    """From the beginning to the end of the last; None when nothing is known."""
+    without_estimate: int
+    """VMs that it leaves out, since no move their way was seen lately."""
+    late: int
+    """VMs that will not be moved in time."""
+    maybe_late: int
+    """More that will not be, when all take as long as they may."""
 
 
 class DrainRecord(Frozen):
@@ -155,6 +181,8 @@ class DrainRecord(Frozen):
     """Whether the host was open before: a drain that is cancelled or refused opens it again."""
     waiting_for: str | None = None
     """Why nothing goes on at the moment, in one sentence."""
+    forecast: DrainForecast | None = None
+    """Of a dry run."""
     left: tuple[str, ...] = ()
     """What is left on the host, each in words."""
     error: ErrorInfo | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from tasks.model.disks import DiskCopy, FileCopy
+from tasks.model.estimate import Estimate
 from tasks.model.finding import Finding, Severity
 from tasks.model.frozen import Frozen
 from tasks.model.pools import Mount
@@ -38,6 +39,8 @@ class Outlook(Frozen):
     """All of its memory: of what the guest has never touched little is sent."""
     disk_bytes: int
     data_path: str
+    expected: Estimate | None = None
+    """How long it will take; None when no move between the two hosts was seen lately."""
     alternatives: tuple[Alternative, ...] = ()
 
 

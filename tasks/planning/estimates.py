@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from tasks.model.estimate import Estimate
 
 SEEN = 8
 """How many of the last moves over a link count: enough for a spread, few enough to follow a link that changes."""
@@ -12,24 +13,6 @@ FIRST_GUESS = 2.0
 """With one rate seen the true one may be half or twice of it; said so, rather than measured."""
 FIXED_S = 2.0
 """What every move takes beside its bytes: looking, preparing, verifying, letting go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Seconds that a move will take, and between what it most likely lies."""
-
-    seconds: float
-    low_s: float
-    high_s: float
-
-    @property
-    def words(self) -> str:
-        """For people, for example ``about 4 min (3 to 7)``."""
-        unit, size = ("s", 1) if self.high_s < 120 else ("min", 60) if self.high_s < 7200 else ("h", 3600)
-        middle, low, high = (
-            f"{value / size:.{0 if size < 3600 else 1}f}" for value in (self.seconds, self.low_s, self.high_s)
-        )
-        return f"about {middle} {unit}" if low == high else f"about {middle} {unit} ({low} to {high})"
 
 
 def estimate_move(bytes_to_move: int, rates: Sequence[float]) -> Estimate | None:

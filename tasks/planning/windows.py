@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tasks.model.errors import InvalidRequest
-from tasks.planning.estimates import Estimate
+from tasks.model.estimate import Estimate
 
 WINDOW = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 EXAMPLE = "for example 22:00-06:00; over midnight is fine"

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tasks.model.drain import DrainRecord, DrainVm, Fate
+from tasks.model.drain import DrainForecast, DrainRecord, DrainVm, Fate
 from tasks.model.run import RunRecord
 from tasks.rendering.records import when
 from tasks.rendering.tables import STYLE_OF, console, mib, print_pairs, print_rows
@@ -60,12 +60,30 @@ def print_drain_plan(record: DrainRecord) -> None:
     memory = sum(vm.memory_kib for vm in moving if vm.active)
     words = f"{len(moving)} of {len(record.vms)} VMs would move, {mib(memory * 1024)} of memory"
     print_pairs([("host", record.request.host), ("drain", words)])
-    rows = [[vm.name, vm.destination, vm.reason, _others(vm)] for vm in moving]
+    if record.forecast is not None and moving:
+        _print_forecast(record.forecast)
+    rows = [[vm.name, vm.destination, _takes(vm), vm.reason, _others(vm)] for vm in moving]
     if rows:
-        print_rows(["VM", "TO", "WHY", "WHY NOT ELSEWHERE"], rows)
+        print_rows(["VM", "TO", "TAKES", "WHY", "WHY NOT ELSEWHERE"], rows)
     rows = [[vm.name, vm.reason, _others(vm)] for vm in staying]
     if rows:
         print_rows(["STAYS", "WHY", "HOSTS"], rows)
+
+
+def _print_forecast(forecast: DrainForecast) -> None:
+    begins = f" from {when(forecast.begins)}" if forecast.begins is not None else ""
+    takes = f"{forecast.expected.words}{begins}, if nothing else moves" if forecast.expected else None
+    late = f"{forecast.late} of them" if forecast.late else ""
+    if forecast.maybe_late:
+        late += f"{', ' if late else ''}{forecast.maybe_late} more perhaps"
+    unknown = f"{forecast.without_estimate} of them: no move their way was seen lately"
+    print_pairs([("takes", takes), ("may start", when(forecast.begins)), ("until", when(forecast.closes))])
+    print_pairs([("no estimate", unknown if forecast.without_estimate else None), ("will not fit", late)])
+
+
+def _takes(vm: DrainVm) -> str:
+    words = vm.expected.words if vm.expected is not None else "unknown"
+    return f"{words}; {vm.late}" if vm.late else f"{words}; perhaps too late" if vm.maybe_late else words
 
 
 def follow_drain(moments: Iterable[Moment]) -> DrainRecord:

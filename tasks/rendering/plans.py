@@ -40,6 +40,7 @@ def _print_outlook(outlook: Outlook) -> None:
             ("downtime", f"{outlook.downtime}: {outlook.downtime_words}"),
             ("to move", " and ".join(sizes) or None),
             ("data goes", outlook.data_path),
+            ("takes", outlook.expected.words if outlook.expected else "unknown: no move that way was seen lately"),
         ]
     )
 

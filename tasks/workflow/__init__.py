@@ -11,6 +11,7 @@ from tasks.workflow.drains import (
     resume_drain,
     retry_drain,
 )
+from tasks.workflow.forecasting import plan_migration
 from tasks.workflow.operations import cancel, check_inventory, retry, submit
 from tasks.workflow.recovery import reconcile, republish_missing
 from tasks.workflow.recurring import begin_recurring, list_recurring
@@ -35,6 +36,7 @@ __all__ = [
     "list_recurring",
     "pause_drain",
     "plan_drain",
+    "plan_migration",
     "publish",
     "reconcile",
     "republish_missing",

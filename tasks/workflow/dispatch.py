@@ -168,9 +168,9 @@ def _locate(runtime: Runtime, record: RunRecord) -> RunRecord | None:
     except InvalidRequest as error:
         settle(runtime, record, State.REFUSED, ErrorInfo(code=error.code, message=error.message, hint=error.hint))
         return None
-    expected = view.memory_kib * 1024 if view.active else 0
-    found = {"vm": view.name, "uuid": view.uuid, "source": view.host, "expected_bytes": expected}
-    after = record.model_copy(update=found)
+    memory = view.memory_kib * 1024 if view.active else 0
+    found = {"vm": view.name, "uuid": view.uuid, "source": view.host}
+    after = record.model_copy(update=found | {"expected_bytes": record.expected_bytes or memory})
     return runtime.store.commit(record, after, guard="rev")
 
 

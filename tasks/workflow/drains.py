@@ -17,6 +17,7 @@ from tasks.model.request import parse_request
 from tasks.model.run import ErrorInfo
 from tasks.planning.draining import may_take, migration_values, refreshed, why_left_alone
 from tasks.workflow.errands import errand_of, lift_cordon
+from tasks.workflow.forecasting import with_forecast
 from tasks.workflow.operations import cancel as cancel_migration
 from tasks.workflow.operations import check_inventory, submit
 from tasks.workflow.places import find_places, look_at_fleet
@@ -75,7 +76,7 @@ def plan_drain(runtime: Runtime, values: dict[str, Any]) -> DrainRecord:
     record = DrainRecord(id="dry-run", request=request, wanted=_wanted(runtime, request))
     fleet = look_at_fleet(runtime, record)
     vms = find_places(runtime, record, fleet, errand_of(record).to_move(record, fleet))
-    return record.model_copy(update={"vms": vms})
+    return with_forecast(runtime, record.model_copy(update={"vms": vms}))
 
 
 def last_drain_of(runtime: Runtime, host: str) -> DrainRecord:
@@ -229,7 +230,8 @@ def _run(runtime: Runtime, record: DrainRecord) -> None:
         record = runtime.drains.commit(record, _numbered(record))
     for vm in sorted(record.vms, key=lambda vm: -vm.memory_kib):  # what takes longest begins first
         if vm.fate is Fate.MOVING and runtime.store.find(vm.migration) is None:
-            submit(runtime, migration_values(record, vm), vm.migration, drain=record.id)
+            values = migration_values(record, vm)
+            submit(runtime, values, vm.migration, drain=record.id, expected_bytes=vm.expected_bytes)
     if not any(vm.fate is Fate.MOVING for vm in record.vms):
         ending = errand_of(record).end(runtime, record)
         if ending is not None:  # else somebody joins at the next look

@@ -75,7 +75,6 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "method": None,
             "storage": None,
             "started_at": None,
-            "expected_bytes": 0,
             "copies": (),
             "files": (),
             "converging": Progressed(),
@@ -111,11 +110,19 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
     return runtime.store.load(run_id)
 
 
-def submit(runtime: Runtime, values: dict[str, Any], run_id: str, *, waiter: str = "", drain: str = "") -> RunRecord:
+def submit(
+    runtime: Runtime,
+    values: dict[str, Any],
+    run_id: str,
+    *,
+    waiter: str = "",
+    drain: str = "",
+    expected_bytes: int = 0,
+) -> RunRecord:
     """Write the record of a request; the same request under the same id is the same migration.
 
     ``waiter`` is a Celery result id, other than the migration's own, that shall be settled with it; ``drain`` the
-    drain that asks.
+    drain that asks, which knows how many bytes are to be moved.
 
     Raises:
         InvalidRequest: ``INVALID_REQUEST``, ``INVALID_ID``, ``UNKNOWN_HOST``, ``SAME_HOST``, ``UNKNOWN_POLICY``,
@@ -133,6 +140,7 @@ def submit(runtime: Runtime, values: dict[str, Any], run_id: str, *, waiter: str
         destination=request.destination,
         labels=request.labels,
         drain=drain,
+        expected_bytes=expected_bytes,
     )
     waiting = waiter if waiter != run_id else ""
     submission = runtime.store.submit(record, waiter=waiting)

@@ -178,6 +178,8 @@ class _Search:
     """By UUID."""
     agreed: dict[tuple[str, str], bool] = field(default_factory=dict)
     """(UUID, host) -> whether preflight agrees."""
+    sizes: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(UUID, host) -> bytes that it has to move there."""
     not_live: dict[str, str] = field(default_factory=dict)
     """UUID of those that go shut off -> why they cannot go otherwise."""
 
@@ -213,6 +215,8 @@ def _agree(
         for uuid, host in asked:
             plan = _preflight(runtime, record, uuid, at[uuid], host, shut_down=uuid in search.not_live)
             agreed[uuid, host] = plan.allowed
+            if plan.outlook is not None:
+                search.sizes[uuid, host] = plan.outlook.memory_bytes + plan.outlook.disk_bytes
             search.needs[uuid] = _learnt(search.needs[uuid], host, plan)
         planned = {uuid: host for uuid, host in placement.hosts.items() if agreed[uuid, host]}
         placement = place(_guests(moving, search.needs, fleet), sites, planned=planned)
@@ -256,4 +260,5 @@ def _fate(record: DrainRecord, view: DomainView, placement: Placement, search: _
     if why := search.not_live.get(view.uuid):
         reason = f"{choice.reason}; it is shut down for it, since it cannot move live: {why}"
         shared |= {"shut_down": True, "reason": reason}
+    shared["expected_bytes"] = search.sizes.get((view.uuid, choice.host), 0)
     return DrainVm(**shared)

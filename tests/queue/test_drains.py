@@ -13,6 +13,7 @@ from tasks import workflow
 from tasks.model.drain import DrainRecord, DrainState, Fate
 from tasks.model.errors import InvalidRequest, OperatorMustFix, UnknownMigration
 from tasks.model.run import State
+from tasks.rendering.drains import print_drain_plan
 from tests.fakes.hypervisor import domain_xml
 from tests.queue.harness import RedisServer
 from tests.queue.workbench import Bench
@@ -557,3 +558,69 @@ def test_one_that_does_not_shut_down_stays_and_is_listed(redis_server: RedisServ
     assert fates(record) == {"vm-1": Fate.MOVED, "vm-2": Fate.FAILED}
     assert "asked to shut down and still runs" in next(vm.reason for vm in record.vms if vm.name == "vm-2")
     assert names_on(bench, "alpha") == {"vm-2"}
+
+
+# -- how long it will take --------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_tells_how_long_it_takes_and_what_does_not_fit(bench: Bench) -> None:
+    """64 MiB each at 64 KiB/s, half or twice of it: about 17 minutes, two at a time."""
+    for number in range(4):
+        add(bench, number)
+    for host in ("beta", "gamma"):
+        bench.runtime.rates.note("alpha", host, 64 * 1024)
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha"})
+    assert plan.forecast is not None
+    assert plan.forecast.expected is not None
+    one = plan.vms[0].expected
+    assert one is not None
+    assert (round(one.seconds), round(one.low_s), round(one.high_s)) == (1026, 514, 2050)
+    assert round(plan.forecast.expected.seconds) == 2 * 1026
+    assert (plan.forecast.late, plan.forecast.maybe_late, plan.forecast.closes) == (0, 0, None)
+    deadline = bench.runtime.store.now() + 3000.0
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha", "deadline": deadline})
+    assert plan.forecast is not None
+    assert (plan.forecast.late, plan.forecast.closes) == (2, deadline)
+    late = [vm for vm in plan.vms if vm.late]
+    assert len(late) == 2
+    assert "(9 to 34)" in late[0].late
+    assert plan.model_dump(mode="json")["vms"][0]["expected"]["high_s"] == one.high_s
+    print_drain_plan(plan)
+
+
+def test_what_is_copied_counts_in_what_is_expected(bench: Bench) -> None:
+    """What preflight saw of disks stands in the migration's record, for the decision whether it still fits."""
+    add(bench, 1)
+    ask(bench)
+    workflow.advance_drains(bench.runtime)
+    record = drained(bench)
+    vm = record.vms[0].model_copy(update={"expected_bytes": 1 << 40})
+    bench.runtime.drains.commit(record, record.model_copy(update={"vms": (vm,)}))
+    workflow.advance_drains(bench.runtime)
+    assert bench.record("d-1").expected_bytes == 1 << 40
+    workflow.dispatch(bench.runtime)
+    assert bench.record("d-1").expected_bytes == 1 << 40
+
+
+def test_a_dry_run_says_what_it_does_not_know(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    add(bench, 1)
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha"})
+    assert plan.forecast is not None
+    assert (plan.forecast.expected, plan.forecast.without_estimate) == (None, 1)
+    print_drain_plan(plan)
+    shown = capsys.readouterr().out
+    assert "no move their way was seen lately" in shown
+    assert "unknown" in shown
+
+
+def test_a_plan_of_one_vm_tells_it_too(bench: Bench) -> None:
+    add(bench, 1)
+    values = {"vm": "vm-1", "destination": "beta"}
+    plan = workflow.plan_migration(bench.runtime, values)
+    assert plan.outlook is not None
+    assert plan.outlook.expected is None
+    bench.runtime.rates.note("alpha", "beta", 1 << 20)
+    plan = workflow.plan_migration(bench.runtime, values)
+    assert plan.outlook is not None
+    assert plan.outlook.expected is not None
+    assert plan.outlook.expected.words == "about 1 min (1 to 2)"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.model.errors import InvalidRequest
-from tasks.planning.estimates import FIXED_S, Estimate, estimate_move
+from tasks.model.estimate import Estimate
+from tasks.planning.estimates import FIXED_S, estimate_move
 from tasks.planning.windows import Schedule, decide_start, parse_window
 
 BERLIN = "Europe/Berlin"
