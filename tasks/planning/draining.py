@@ -98,10 +98,12 @@ def on_the_way(runs: Iterable[RunRecord], views: Mapping[str, DomainView]) -> di
     return found
 
 
-def why_left_alone(request: DrainRequest, view: DomainView) -> str:
-    """Why a VM stays by the request itself; empty when it shall move."""
+def why_left_alone(request: DrainRequest, view: DomainView, runs_on: str = "") -> str:
+    """Why a VM stays by the request itself; empty when it shall move. ``runs_on`` is another host that it runs on."""
     if {view.name, view.uuid} & set(request.leave):
         return "it shall stay, as the drain was asked"
+    if runs_on and not view.active:
+        return f"it is a leftover definition: the VM runs on {runs_on}"
     if not view.active and request.shut_off == "leave" and request.returns is None:
         return "it is shut off, and those stay unless the drain is asked to move them"
     return ""

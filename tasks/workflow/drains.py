@@ -11,11 +11,11 @@ from contextlib import suppress
 from typing import Any
 
 from tasks.model.domain import DomainView
-from tasks.model.drain import DrainRecord, DrainRequest, DrainState, Fate, parse_drain
+from tasks.model.drain import DRAIN_TRANSITIONS, DrainRecord, DrainRequest, DrainState, Fate, parse_drain
 from tasks.model.errors import HypervisorError, InvalidRequest, StaleOwner
 from tasks.model.request import parse_request
 from tasks.model.run import ErrorInfo
-from tasks.planning.draining import may_take, migration_values, refreshed, why_left_alone
+from tasks.planning.draining import may_take, migration_values, refreshed
 from tasks.workflow.errands import errand_of, lift_cordon
 from tasks.workflow.forecasting import with_forecast
 from tasks.workflow.operations import cancel as cancel_migration
@@ -138,7 +138,7 @@ def cancel_drain(runtime: Runtime, drain_id: str) -> DrainRecord:
 
 def retry_drain(runtime: Runtime, drain_id: str) -> DrainRecord:
     """Look at the host again, and try what did not move. Raises ``InvalidRequest`` (``NOT_RETRYABLE``)."""
-    over = (DrainState.PARTIAL, DrainState.CANCELLED, DrainState.REFUSED, DrainState.EMPTY)
+    over = (state for state, after in DRAIN_TRANSITIONS.items() if after == {DrainState.PLANNING})
     return _change(runtime, drain_id, dict.fromkeys(over, DrainState.PLANNING), "NOT_RETRYABLE")
 
 
@@ -202,7 +202,7 @@ def _plan(runtime: Runtime, record: DrainRecord) -> None:
     kept = tuple(vm for vm in record.vms if vm.fate is Fate.MOVED)
     found = find_places(runtime, record, fleet, views)
     vms = (*(vm for vm in kept if vm.uuid not in {v.uuid for v in found}), *found)
-    chosen = {view.uuid for view in views if why_left_alone(record.request, view)}
+    chosen = {view.uuid for view in views if fleet.why_left_alone(record.request, view)}
     stuck = [vm for vm in found if vm.fate is Fate.STAYS and vm.uuid not in chosen]
     if record.request.strict and stuck:
         names = ", ".join(vm.name for vm in stuck)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tasks.model.domain import DomainView
-from tasks.model.drain import DrainRecord, DrainVm, Fate
+from tasks.model.drain import DrainRecord, DrainRequest, DrainVm, Fate
 from tasks.model.errors import HypervisorError, OperatorMustFix
 from tasks.model.finding import Severity
 from tasks.model.host import HostFacts
@@ -58,6 +58,11 @@ class Fleet:
         """The VMs of all hosts of which something is known."""
         for views in self.views.values():
             yield from views
+
+    def why_left_alone(self, request: DrainRequest, view: DomainView) -> str:
+        """Why a VM is not to be moved; empty when it is."""
+        elsewhere = (v.host for v in self.everywhere() if v.uuid == view.uuid and v.active and v.host != view.host)
+        return why_left_alone(request, view, next(elsewhere, ""))
 
     def of(self, host: str) -> Sequence[DomainView]:
         """The VMs of one host; none when nothing is known of it."""
@@ -160,14 +165,14 @@ def find_places(
 
     Those that may be shut down are looked at a second time, shut off, when there is no place for them otherwise.
     """
-    moving = [view for view in views if not why_left_alone(record.request, view)]
+    moving = [view for view in views if not fleet.why_left_alone(record.request, view)]
     sites, search = _sites(runtime, record, fleet), _Search({view.uuid: Needs() for view in moving})
     placement = _agree(runtime, record, fleet, moving, sites, search)
     stuck = [v for v in moving if may_be_shut_off(record.request, v) and not search.has_place(v.uuid, placement)]
     if stuck:
         search.go_shut_off(view.uuid for view in stuck)
         placement = _agree(runtime, record, fleet, moving, sites, search)
-    return tuple(_fate(record, view, placement, search) for view in views)
+    return tuple(_fate(view, fleet.why_left_alone(record.request, view), placement, search) for view in views)
 
 
 @dataclass
@@ -247,11 +252,11 @@ def _learnt(needs: Needs, host: str, plan: Plan) -> Needs:
     return replace(needs, pools=pools)
 
 
-def _fate(record: DrainRecord, view: DomainView, placement: Placement, search: _Search) -> DrainVm:
+def _fate(view: DomainView, left_alone: str, placement: Placement, search: _Search) -> DrainVm:
     shared = {"uuid": view.uuid, "name": view.name, "active": view.active, "memory_kib": view.memory_kib}
     shared["source"] = view.host
-    if reason := why_left_alone(record.request, view):
-        return DrainVm(fate=Fate.STAYS, reason=reason, **shared)
+    if left_alone:
+        return DrainVm(fate=Fate.STAYS, reason=left_alone, **shared)
     choice = next(choice for choice in placement.choices if choice.uuid == view.uuid)
     shared["others"] = dict(choice.others)
     if choice.host is None or not search.has_place(view.uuid, placement):

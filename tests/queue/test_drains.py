@@ -624,3 +624,106 @@ def test_a_plan_of_one_vm_tells_it_too(bench: Bench) -> None:
     assert plan.outlook is not None
     assert plan.outlook.expected is not None
     assert plan.outlook.expected.words == "about 1 min (1 to 2)"
+
+
+# -- definitions that are no VM of the host any more ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shut_off", ["leave", "move"])
+def test_a_leftover_definition_stays_and_is_said_to_be_one(bench: Bench, shut_off: str) -> None:
+    """Its VM runs elsewhere: moving it would be the start of a second copy, and it keeps no strict drain from going."""
+    add(bench, 1)
+    add(bench, 2, running=False)
+    add(bench, 2, host="gamma")
+    ask(bench, shut_off=shut_off, strict=True)
+    record = run_to_end(bench)
+    assert record.state is DrainState.EMPTY
+    assert fates(record) == {"vm-1": Fate.MOVED, "vm-2": Fate.STAYS}
+    leftover = next(vm for vm in record.vms if vm.name == "vm-2")
+    assert leftover.reason == "it is a leftover definition: the VM runs on gamma"
+    assert names_on(bench, "alpha") == {"vm-2"}
+
+
+def test_every_definition_of_the_host_is_in_the_list(bench: Bench) -> None:
+    """Running, shut off, a template that was never started: moved or not, each is listed with the reason."""
+    add(bench, 1)
+    add(bench, 2, running=False)
+    add(bench, 3, running=False)
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha"})
+    assert fates(plan) == {"vm-1": Fate.WAITING, "vm-2": Fate.STAYS, "vm-3": Fate.STAYS}
+    assert all(vm.reason for vm in plan.vms)
+    plan = workflow.plan_drain(bench.runtime, {"host": "alpha", "shut_off": "move", "leave": ["vm-3"]})
+    assert fates(plan) == {"vm-1": Fate.WAITING, "vm-2": Fate.WAITING, "vm-3": Fate.STAYS}
+
+
+# -- asked, paused, cancelled and tried again -------------------------------------------------------------------------
+
+
+def test_asked_again_while_paused_and_while_cancelling_it_is_the_same(bench: Bench) -> None:
+    add(bench, 1)
+    ask(bench)
+    look(bench, deliver=False)
+    workflow.pause_drain(bench.runtime, "d")
+    assert ask(bench).state is DrainState.PAUSED
+    assert workflow.pause_drain(bench.runtime, "d").state is DrainState.PAUSED
+    assert ask(bench, "other").id == "d"
+    workflow.cancel_drain(bench.runtime, "d")
+    assert ask(bench).state is DrainState.CANCELLING
+    look(bench, 2)
+    assert ask(bench).state is DrainState.CANCELLED, "asking again is not trying again"
+
+
+def test_what_appears_while_it_is_paused_joins_afterwards(bench: Bench) -> None:
+    add(bench, 1)
+    ask(bench)
+    look(bench, deliver=False)
+    workflow.pause_drain(bench.runtime, "d")
+    add(bench, 2)
+    look(bench, 3)
+    assert set(fates(drained(bench))) == {"vm-1"}
+    workflow.resume_drain(bench.runtime, "d")
+    assert run_to_end(bench).state is DrainState.EMPTY
+    assert fates(drained(bench)) == {"vm-1": Fate.MOVED, "vm-2": Fate.MOVED}
+
+
+def test_one_that_was_cancelled_is_tried_again_behind_a_cordon(bench: Bench) -> None:
+    add(bench, 1)
+    ask(bench)
+    workflow.cancel_drain(bench.runtime, "d")
+    look(bench)
+    assert bench.runtime.cordons.find("alpha") is None
+    assert workflow.retry_drain(bench.runtime, "d").round == 2
+    look(bench, deliver=False)
+    assert bench.runtime.cordons.find("alpha") is not None
+    assert run_to_end(bench).state is DrainState.EMPTY
+    for refused in (workflow.pause_drain, workflow.resume_drain, workflow.cancel_drain):
+        with pytest.raises(InvalidRequest):
+            refused(bench.runtime, "d")
+
+
+def test_vms_that_left_again_come_back_when_a_return_is_tried_again(bench: Bench) -> None:
+    emptied(bench, 1)
+    ask(bench, "back", returns="d")
+    assert run_to_end(bench, "back").state is DrainState.RETURNED
+    workflow.submit(bench.runtime, {"vm": "vm-1", "destination": "beta"}, "m")
+    look(bench, 2)
+    assert names_on(bench, "alpha") == set()
+    assert workflow.retry_drain(bench.runtime, "back").state is DrainState.PLANNING
+    assert run_to_end(bench, "back").state is DrainState.RETURNED
+    assert names_on(bench, "alpha") == {"vm-1"}
+
+
+def test_cordon_and_drain_survive_a_restart_of_redis() -> None:
+    with RedisServer() as server:
+        bench = Bench(server.url)
+        add(bench, 1)
+        ask(bench)
+        look(bench, deliver=False)
+        before = drained(bench)
+        time.sleep(1.2)  # it writes to disk each second
+        server.restart()
+        cordon = bench.runtime.cordons.find("alpha")
+        assert cordon is not None
+        assert cordon.reason == "drain d"
+        assert drained(bench) == before
+        assert run_to_end(bench).state is DrainState.EMPTY
