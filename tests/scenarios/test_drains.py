@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tasks.model.drain import DrainRecord, DrainState, Fate
 from tasks.model.run import State
 from tests.flower.browser import browser
 from tests.lab import Guest, Lab
+from tests.queue.harness import Beat
 from tests.scenarios.invariants import check_invariants
 from tests.scenarios.stack import Stack, stack, until
 
@@ -176,3 +178,69 @@ def test_cancelled_on_the_way(running: Stack, guests: dict[str, Guest]) -> None:
             assert run.state in (State.CANCELLED, State.SUCCEEDED)
             check_invariants(running, guests[name], run, was_running=True, autostart=guests[name].options.autostart)
     assert running.client.hosts()[0].cordon == ""
+
+
+SHMEM = "<shmem name='{name}'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>"
+"""What libvirt refuses to move live."""
+
+
+def test_only_vms_that_are_named_are_shut_down(lab: Lab, make_guest: Callable[..., Guest], tmp_path: Path) -> None:
+    """One hears its power button, one does not, one may not be asked at all."""
+    guests = {
+        name: make_guest(f"drain-{name}", extra_xml=SHMEM.format(name=f"frames-{name}"), button_ms=button_ms)
+        for name, button_ms in (("hears", 100), ("deaf", 0), ("unnamed", 100))
+    }
+    for guest in guests.values():
+        guest.wait_ticking()
+    with stack(lab, tmp_path, policies={"default": {"shut_down_timeout_s": 15.0}}) as own:
+        own.start()
+        asked = ("drain", "alpha", "--may-shut-off", "drain-hears", "--may-shut-off", guests["deaf"].uuid)
+        plan = own.cli(*asked, "--dry-run")
+        assert "it is shut down for it, since it cannot move live: " in plan.stdout
+        assert plan.returncode == 3, "one would stay"
+        with guests["hears"].watch() as watch, guests["deaf"].watch() as deaf:
+            done = own.cli(*asked, "--id", "d", "--wait", timeout_s=TIMEOUT_S)
+            assert done.returncode == 1, done.stdout + done.stderr + own.logs()
+            record = drained(own)
+            until(lambda: watch.beats_on(place_of(record, guests["hears"])), 60, "it was not started again")
+            watch.check_never_twice(rebooted=True)
+            deaf.check_continued()
+        fates = {vm.name: (vm.fate, vm.shut_down) for vm in record.vms}
+        assert fates == {
+            "drain-hears": (Fate.MOVED, True),
+            "drain-deaf": (Fate.FAILED, True),
+            "drain-unnamed": (Fate.STAYS, False),
+        }
+        assert sorted(record.left) == ["drain-deaf is running", "drain-unnamed is running"]
+        check_moved(own, guests["hears"], record)
+        for name in ("deaf", "unnamed"):
+            seen = lab.states(guests[name].uuid)["alpha"]
+            assert seen is not None
+            assert seen.active
+            assert "urn:vmferry" not in seen.metadata
+
+
+def place_of(record: DrainRecord, guest: Guest) -> str:
+    return str(next(vm.destination for vm in record.vms if vm.uuid == guest.uuid))
+
+
+def test_a_drain_of_the_configuration_begins_by_itself(
+    lab: Lab, make_guest: Callable[..., Guest], tmp_path: Path
+) -> None:
+    """At the next full minute, by an ordinary beat; two of them run."""
+    guest = make_guest("drain-night", autostart=True)
+    guest.wait_ticking()
+    due = (datetime.now(UTC) + timedelta(seconds=75)).replace(second=0, microsecond=0)
+    night = {"host": "alpha", "at": f"{due:%H:%M}", "until": f"{due + timedelta(hours=1):%H:%M}"}
+    with stack(lab, tmp_path, recurring_drains={"night": night}) as own:
+        own.start()
+        with Beat(own.config, tmp_path / "second"):
+            name = f"night-{due:%Y%m%dT%H%MZ}"
+            assert name in own.cli("drains", "--recurring", "--json").stdout
+            until(lambda: own.client.find_drain(name) is not None, 90, own.logs)
+            record = wait_drained(own, name)
+        assert record.state is DrainState.EMPTY, record
+        assert record.request.deadline == (due + timedelta(hours=1)).timestamp()
+        check_moved(own, guest, record)
+        assert [one.id for one in own.client.list_drains()] == [name]
+        assert len(own.client.list_runs()) == 1
