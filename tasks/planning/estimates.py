@@ -15,6 +15,11 @@ FIXED_S = 2.0
 """What every move takes beside its bytes: looking, preparing, verifying, letting go."""
 
 
+def with_wait(estimate: Estimate, most_s: float) -> Estimate:
+    """The same with a wait before it, of which only the end is known."""
+    return Estimate(estimate.seconds + most_s / 2, estimate.low_s, estimate.high_s + most_s)
+
+
 def estimate_move(bytes_to_move: int, rates: Sequence[float]) -> Estimate | None:
     """``rates`` in bytes per second, the newest last, of moves over the same link; None when none was seen.
 

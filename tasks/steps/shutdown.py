@@ -57,6 +57,8 @@ def _wait_until_off(run: StepRun) -> None:
     until = (run.store.now() if asked is None else asked.at) + run.policy.shut_down_timeout_s
     while _at_source(run).active:
         run.interrupt_if_asked()
+        if run.record.waiting_for is None:
+            run.save(waiting_for="its guest was asked to shut down")
         if run.store.now() > until:
             seconds = f"{run.policy.shut_down_timeout_s:.0f} s"
             message = f"{run.record.vm} was asked to shut down and still runs after {seconds}"
@@ -75,7 +77,7 @@ def _decide_anew(run: StepRun) -> None:
     if not plan.allowed:
         first = next(finding for finding in plan.findings if finding.severity is Severity.BLOCKER)
         raise OperatorMustFix(first.code, f"now that it is shut off: {first.message}", first.hint)
-    run.save(decided_off=True, findings=plan.findings, **decisions(plan))
+    run.save(decided_off=True, waiting_for=None, findings=plan.findings, **decisions(plan))
 
 
 def was_shut_down(run: StepRun) -> bool:

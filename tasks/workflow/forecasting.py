@@ -9,17 +9,16 @@ from tasks.model.drain import DrainForecast, DrainRecord, DrainVm, Fate
 from tasks.model.errors import StoreUnavailable
 from tasks.model.estimate import Estimate
 from tasks.model.plan import Plan
-from tasks.model.request import parse_request
+from tasks.model.request import MigrationRequest, parse_request
 from tasks.model.run import RunRecord
 from tasks.planning.draining import migration_values
-from tasks.planning.estimates import estimate_move
 from tasks.planning.forecast import Forecast, Move, forecast
 from tasks.planning.windows import Schedule
 from tasks.steps.survey import survey
 from tasks.workflow.dispatch import limits_of
 from tasks.workflow.operations import check_inventory
 from tasks.workflow.runtime import Runtime
-from tasks.workflow.timing import schedule_of
+from tasks.workflow.timing import estimate_of, schedule_of
 
 
 def plan_migration(runtime: Runtime, values: dict[str, Any]) -> Plan:
@@ -37,14 +36,15 @@ def plan_migration(runtime: Runtime, values: dict[str, Any]) -> Plan:
     plan = survey(runtime.hypervisor, runtime.hosts, request, cordon=cordon)
     if plan.outlook is None or plan.source is None:
         return plan
-    expected = _estimate(runtime, plan.source, plan.destination, plan.outlook.memory_bytes + plan.outlook.disk_bytes)
+    size_bytes = plan.outlook.memory_bytes + plan.outlook.disk_bytes
+    expected = _estimate(runtime, request, plan.source, size_bytes)
     return plan.model_copy(update={"outlook": plan.outlook.model_copy(update={"expected": expected})})
 
 
-def _estimate(runtime: Runtime, source: str, destination: str, size_bytes: int) -> Estimate | None:
+def _estimate(runtime: Runtime, request: MigrationRequest, source: str, size_bytes: int) -> Estimate | None:
     """None when no move was seen between the two, or nobody can be asked."""
     try:
-        return estimate_move(size_bytes, runtime.rates.last(source, destination))
+        return estimate_of(runtime, request, source, size_bytes)
     except StoreUnavailable:
         return None
 
@@ -52,8 +52,9 @@ def _estimate(runtime: Runtime, source: str, destination: str, size_bytes: int) 
 def with_forecast(runtime: Runtime, record: DrainRecord) -> DrainRecord:
     """The drain with what is expected of each VM and of all of it; only those that would move count."""
     moving = sorted((vm for vm in record.vms if vm.fate is Fate.WAITING), key=lambda vm: -vm.memory_kib)
-    estimates = {vm.uuid: _estimate(runtime, vm.source, str(vm.destination), vm.expected_bytes) for vm in moving}
-    tokens = {vm.uuid: _tokens(runtime, record, vm) for vm in moving}
+    requests = {vm.uuid: parse_request(migration_values(record, vm)) for vm in moving}
+    estimates = {vm.uuid: _estimate(runtime, requests[vm.uuid], vm.source, vm.expected_bytes) for vm in moving}
+    tokens = {vm.uuid: _tokens(runtime, requests[vm.uuid], vm) for vm in moving}
     limits = {token: limit for own in tokens.values() for token, limit in own.items()}
     moves = [Move(vm.uuid, tuple(tokens[vm.uuid]), estimates[vm.uuid]) for vm in moving]
     schedule = schedule_of(record.request)
@@ -62,8 +63,7 @@ def with_forecast(runtime: Runtime, record: DrainRecord) -> DrainRecord:
     return record.model_copy(update={"vms": vms, "forecast": _summary(moves, found, schedule)})
 
 
-def _tokens(runtime: Runtime, record: DrainRecord, vm: DrainVm) -> dict[str, int]:
-    request = parse_request(migration_values(record, vm))
+def _tokens(runtime: Runtime, request: MigrationRequest, vm: DrainVm) -> dict[str, int]:
     run = RunRecord(
         id="expected",
         request=request,

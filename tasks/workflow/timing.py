@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tasks.model.estimate import Estimate
 from tasks.model.request import MigrationRequest, Times
 from tasks.model.run import RunRecord
-from tasks.planning.estimates import estimate_move
+from tasks.planning.estimates import estimate_move, with_wait
 from tasks.planning.windows import Schedule, Verdict, decide_start, parse_window
 from tasks.workflow.runtime import Runtime
 
@@ -27,9 +28,17 @@ def may_start(runtime: Runtime, record: RunRecord) -> Verdict:
     request: MigrationRequest = record.request
     if not request.is_timed:
         return Verdict(True)
-    rates = runtime.rates.last(record.source, record.destination) if record.source else []
-    estimate = estimate_move(record.expected_bytes, rates)
+    estimate = estimate_of(runtime, request, record.source or "", record.expected_bytes)
     return decide_start(schedule_of(request), runtime.store.now(), estimate)
+
+
+def estimate_of(runtime: Runtime, request: MigrationRequest, source: str, size_bytes: int) -> Estimate | None:
+    """How long it takes, the guest's time to shut down included; None when no move between the two was seen lately."""
+    rates = runtime.rates.last(source, request.destination) if source else []
+    estimate = estimate_move(size_bytes, rates)
+    if estimate is None or request.shut_down == "never":
+        return estimate
+    return with_wait(estimate, runtime.settings.policy(request.policy).shut_down_timeout_s)
 
 
 def why_not_yet(runtime: Runtime, record: RunRecord) -> str:

@@ -252,3 +252,35 @@ def test_another_worker_goes_on_waiting_where_the_first_ended(
     bench.step("rollback")
     assert bench.record().error is not None
     assert bench.fake.calls.count(("shut_down", "alpha")) == 1
+
+
+def test_the_time_that_it_may_take_to_shut_down_counts(redis_server: RedisServer) -> None:
+    bench = Bench(redis_server.url, policies={"default": PolicySettings(shut_down_timeout_s=300.0)})
+    bench.vm()
+    for _ in range(3):
+        bench.runtime.rates.note("alpha", "beta", 1e9)
+    now = bench.runtime.store.now()
+    bench.submit("short", deadline=now + 200, **ALLOWED)
+    record = bench.record("short")
+    assert record.state is State.REFUSED
+    assert record.error is not None
+    assert "would end after the deadline" in record.error.message
+    bench.submit("long", deadline=now + 400, **ALLOWED)
+    assert bench.deliver_all("long").state is State.SUCCEEDED
+
+
+def test_whoever_looks_sees_what_it_waits_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.fake.deaf.add(UUID)
+    asked(bench)
+    seen = []
+    monkeypatch.setattr("tasks.steps.shutdown.LOOK_S", 0.1)
+    real = bench.runtime.store.commit
+
+    def commit(*args: Any, **kwargs: Any) -> Any:
+        record = real(*args, **kwargs)
+        seen.append(record.waiting_for)
+        return record
+
+    monkeypatch.setattr(bench.runtime.store, "commit", commit)
+    assert bench.deliver_all().waiting_for is None
+    assert "its guest was asked to shut down" in seen
