@@ -284,3 +284,15 @@ def test_whoever_looks_sees_what_it_waits_for(bench: Bench, monkeypatch: pytest.
     monkeypatch.setattr(bench.runtime.store, "commit", commit)
     assert bench.deliver_all().waiting_for is None
     assert "its guest was asked to shut down" in seen
+
+
+def test_tried_again_it_is_asked_again(bench: Bench) -> None:
+    bench.fake.deaf.add(UUID)
+    asked(bench)
+    assert bench.deliver_all().state is State.FAILED
+    bench.fake.deaf.clear()
+    workflow.retry(bench.runtime, "m")
+    record = bench.deliver_all()
+    assert record.state is State.SUCCEEDED, record.error
+    assert bench.where() == MOVED
+    assert started(bench) == {"beta": 1}
