@@ -18,7 +18,7 @@ from tasks.hypervisor.network_calls import NetworkCalls
 from tasks.hypervisor.pool_calls import PoolCalls
 from tasks.hypervisor.storage import file_exists
 from tasks.hypervisor.transfer import migrate
-from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
+from tasks.model.disks import ChunkOrder, DiskSize, ImagePiece, Volume, VolumeOrder
 from tasks.model.domain import NO_JOB, DomainView, JobStats, Mark, Snapshot
 from tasks.model.errors import HostUnreachable, OperatorMustFix
 from tasks.model.host import HostFacts, Pool
@@ -132,6 +132,11 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
         with self._reading(host) as connection:
             return streams.hash_chunk(connection, path, offset, length, tick)
 
+    def hash_pieces(self, host: str, path: str, pieces: Sequence[ImagePiece], tick: Callable[[int], None]) -> str:
+        """See the port."""
+        with self._reading(host) as connection:
+            return streams.hash_pieces(connection, path, pieces, tick)
+
     def create_volume(self, host: str, order: VolumeOrder) -> Volume:
         """See the port."""
         return self._change(host, lambda connection: volumes.create(connection, host, order))
@@ -228,6 +233,14 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
                 job.abort_migration(domain)
 
         self._change(host, change)
+
+    def start_paused(self, host: str, xml: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.start_paused(connection, host, xml))
+
+    def end_paused(self, host: str, uuid: str, mark: Mark) -> None:
+        """See the port."""
+        self._change(host, lambda connection: guest.end_paused(connection, host, uuid, mark))
 
     def save(self, host: str, uuid: str) -> None:
         """See the port."""

@@ -204,6 +204,45 @@ def ping_agent(domain: Any, timeout_s: int) -> bool:
     return True
 
 
+def start_paused(connection: Connection, host: str, xml: str) -> None:
+    """Start a shut-off domain with a definition of this one instance.
+
+    libvirt keeps the domain's own definition for when it has ended. A domain that is not defined would be transient.
+    """
+    uuid, _ = _identity(xml)
+    domain = demand(connection, uuid)
+    if not domain.isPersistent():
+        raise OperatorMustFix("NO_DOMAIN", f"{host}: {domain.name()} is not defined", "vmferry vms shows where it is")
+    connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+
+
+def end_paused(connection: Connection, host: str, uuid: str, mark: Mark) -> None:
+    """End an instance that has never done anything.
+
+    CPU time is counted in steps of 10 ms; a guest that has touched no disk either has left nothing behind. QEMU is
+    asked to end (SIGTERM), so that it closes its images, and never killed.
+
+    Raises:
+        OperatorMustFix: ``NOT_OURS_TO_END``.
+    """
+    domain = look_up_uuid(connection, uuid)
+    if domain is None or not domain.isActive():
+        return
+    state, reason = domain.state()
+    idle = state == libvirt.VIR_DOMAIN_PAUSED and reason not in PASSING and _never_ran(domain) and _untouched(domain)
+    if not idle or _read_mark(domain, persistent=False) != mark:
+        message = f"{host}: {domain.name()} is not the paused instance that was started, or it has run since"
+        raise OperatorMustFix("NOT_OURS_TO_END", message, f"look at it: virsh domstate --reason {uuid}")
+    domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
+
+
+def _untouched(domain: Any) -> bool:
+    """Whether the guest has asked nothing of any disk; what a mirror reads and writes is not counted."""
+    ((_, stats),) = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK)
+    asked = [value for key, value in stats.items() if key.startswith("block.") and key.endswith(".reqs")]
+    return not any(asked)
+
+
 def suspend(domain: Any) -> None:
     """Pause a domain; nothing to do when it is paused."""
     if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
@@ -239,6 +278,7 @@ def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
         checkpoints=_count_checkpoints(domain),
         never_ran=state == libvirt.VIR_DOMAIN_PAUSED and reason not in PASSING and _never_ran(domain),
         mark=_read_mark(domain, persistent=persistent),
+        instance_mark=_read_mark(domain, persistent=False) if state == libvirt.VIR_DOMAIN_PAUSED else None,
         job=job,
     )
 

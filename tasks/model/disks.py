@@ -191,6 +191,18 @@ class VolumeOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePiece:
+    """A piece of what a guest sees of its disk, and where its image has it; sizes in bytes."""
+
+    length: int
+    """Of what the guest sees."""
+    offset: int | None = None
+    """In the file; None: zeros, which are stored nowhere."""
+    deflated_bytes: int = 0
+    """Not 0: it is compressed (raw deflate), and takes up at most so much of the file."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkOrder:
     """One piece of a file to be copied from host to host, byte for byte; sizes in bytes."""
 

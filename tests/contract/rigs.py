@@ -58,6 +58,9 @@ class Rig(Protocol):
     def suspend(self, host: str, uuid: str) -> None:
         """An operator pauses the guest."""
 
+    def let_run(self, host: str, uuid: str) -> None:
+        """Wait until a running guest has used a CPU for long enough to be counted."""
+
     def make_snapshot(self, host: str, uuid: str) -> None:
         """An operator takes a snapshot."""
 
@@ -116,6 +119,9 @@ class FakeRig:
     def suspend(self, host: str, uuid: str) -> None:
         domain = self._fake.hosts[host].domains[uuid]
         domain.state, domain.reason = DomainState.PAUSED, PAUSED_USER
+
+    def let_run(self, host: str, uuid: str) -> None:
+        assert self._fake.hosts[host].domains[uuid].state is DomainState.RUNNING
 
     def make_snapshot(self, host: str, uuid: str) -> None:
         self._fake.hosts[host].domains[uuid].snapshots += 1
@@ -191,6 +197,12 @@ class LibvirtRig:
 
     def suspend(self, host: str, uuid: str) -> None:
         self._virsh(host, "suspend", uuid)
+
+    def let_run(self, host: str, uuid: str) -> None:
+        until = time.monotonic() + 20
+        while "vcpu.0.time=0" in self._virsh(host, "domstats", "--vcpu", uuid).split():
+            assert time.monotonic() < until, "the guest gets no time to run"
+            time.sleep(0.05)
 
     def make_snapshot(self, host: str, uuid: str) -> None:
         path = self._folder / "snapshot.xml"
