@@ -218,6 +218,9 @@ RemedyOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Settle a finding: see docs/remedies.md; may be repeated."),
 ]
+DataPathOption = Annotated[
+    str, typer.Option(help="auto, hosts or worker: how the disks of a VM that is shut off go when they are copied.")
+]
 PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.", autocompletion=complete_policy)]
 
 
@@ -235,6 +238,7 @@ def _values(
     verify: str,
     remedy: list[str] | None,
     source_disks: str,
+    data_path: str,
 ) -> dict[str, Any]:
     from tasks.model.request import parse_devices, parse_pools, parse_sizes
 
@@ -247,6 +251,7 @@ def _values(
         "verify": verify if verify != "auto" else "",
         "remedies": remedy,
         "source_disks": source_disks if source_disks != "keep" else "",
+        "data_path": data_path if data_path != "auto" else "",
     }
     return values | {name: value for name, value in more.items() if value}
 
@@ -265,6 +270,7 @@ def plan(
     verify: VerifyOption = "auto",
     remedy: RemedyOption = None,
     source_disks: SourceDisksOption = "keep",
+    data_path: DataPathOption = "auto",
     policy: PolicyOption = "default",
     as_json: JsonOption = False,
 ) -> None:
@@ -272,9 +278,11 @@ def plan(
     from tasks.rendering.plans import print_plan
 
     with _client() as client:
-        made = client.plan(
-            _values(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks)
+        how = _values(
+            *(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy),
+            *(source_disks, data_path),
         )
+        made = client.plan(how)
     typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
     raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
 
@@ -367,6 +375,7 @@ def migrate(
     verify: VerifyOption = "auto",
     remedy: RemedyOption = None,
     source_disks: SourceDisksOption = "keep",
+    data_path: DataPathOption = "auto",
     policy: PolicyOption = "default",
     priority: Annotated[int, typer.Option(help="The higher, the earlier it starts when several wait.")] = 0,
     window: WindowOption = None,
@@ -380,7 +389,7 @@ def migrate(
 ) -> None:
     """Enqueue a migration; with --wait the exit code tells how it ended."""
     values = _values(
-        vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks
+        *(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks, data_path)
     ) | {"labels": parse_labels(label or [])}
     values |= {"priority": priority} if priority else {}
     values |= times_of(window, time_zone, not_before, deadline)

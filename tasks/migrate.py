@@ -38,6 +38,7 @@ def _signature(
     verify: Any = None,
     remedies: Any = None,
     source_disks: Any = None,
+    data_path: Any = None,
     window: Any = None,
     time_zone: Any = None,
     not_before: Any = None,
@@ -48,7 +49,7 @@ def _signature(
 
 
 _MAY_BE_NULL = (
-    *("labels", "pools", "devices", "sizes", "accept", "remedies", "verify", "source_disks"),
+    *("labels", "pools", "devices", "sizes", "accept", "remedies", "verify", "source_disks", "data_path"),
     *("window", "time_zone", "not_before", "deadline", "priority"),
 )
 """Arguments that may be null, which is the same as not said."""

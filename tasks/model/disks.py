@@ -87,6 +87,11 @@ class DiskCopy(Frozen):
     """The files below it that it keeps, top first; without them a mirrored disk becomes one file of its own."""
 
     @property
+    def on_device(self) -> bool:
+        """Whether the source is a block device."""
+        return (self.source_path or self.source).startswith("/dev/")
+
+    @property
     def files(self) -> tuple[FileCopy, ...]:
         """What is copied byte for byte, lowest layer first."""
         below = [*(b.path for b in self.backing), None]
@@ -136,6 +141,8 @@ class ImageFile:
     """Internal ones."""
     external_data: bool = False
     """The guest's data is in another file."""
+    options: tuple[str, ...] = ()
+    """What it has that a new image of the format does not, in words."""
     seen: bool = True
     """A pool of its host shows it; of a file that is not, only the path and the format are known."""
 

@@ -183,6 +183,8 @@ class Domain:
     """The definition's CPU element; empty when it has none."""
     nvram: str | None = None
     loader: str | None = None
+    firmware: str | None = None
+    """Kind of firmware that libvirt shall choose (``efi``)."""
     disks: tuple[Disk, ...] = ()
     interfaces: tuple[Interface, ...] = ()
     graphics: tuple[Graphics, ...] = ()

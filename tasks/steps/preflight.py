@@ -35,6 +35,7 @@ def run(run: StepRun) -> Verdict:
     decided = {
         "method": plan.method,
         "storage": plan.storage,
+        "data_path": plan.data_path,
         "copies": plan.copies,
         "mounts": plan.mounts,
         "nvram": plan.nvram,
