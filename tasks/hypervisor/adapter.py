@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import libvirt
 
-from tasks.hypervisor import guest, job, saves, streams, volumes
+from tasks.hypervisor import guest, job, paused, saves, streams, volumes
 from tasks.hypervisor import snapshots as snapshot_calls
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
@@ -236,11 +236,11 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
 
     def start_paused(self, host: str, xml: str) -> None:
         """See the port."""
-        self._change(host, lambda connection: guest.start_paused(connection, host, xml))
+        self._change(host, lambda connection: paused.start(connection, host, xml))
 
     def end_paused(self, host: str, uuid: str, mark: Mark) -> None:
         """See the port."""
-        self._change(host, lambda connection: guest.end_paused(connection, host, uuid, mark))
+        self._change(host, lambda connection: paused.end(connection, host, uuid, mark))
 
     def save(self, host: str, uuid: str) -> None:
         """See the port."""

@@ -158,9 +158,9 @@ def define(connection: Connection, host: str, xml: str) -> None:
     Raises:
         OperatorMustFix: ``DOMAIN_EXISTS``, ``XML_INVALID``.
     """
-    mark, uuid, name = parse_mark(xml), *_identity(xml)
+    mark, uuid, name = parse_mark(xml), *identity(xml)
     for existing in _clashing(connection, uuid, name):
-        theirs = _read_mark(existing, persistent=bool(existing.isPersistent()))
+        theirs = read_mark(existing, persistent=bool(existing.isPersistent()))
         same = existing.name() == name and (not uuid or uuid_module.UUID(uuid).bytes == existing.UUID())
         if not same or mark is None or theirs is None or theirs.id != mark.id:
             raise OperatorMustFix(
@@ -204,45 +204,6 @@ def ping_agent(domain: Any, timeout_s: int) -> bool:
     return True
 
 
-def start_paused(connection: Connection, host: str, xml: str) -> None:
-    """Start a shut-off domain with a definition of this one instance.
-
-    libvirt keeps the domain's own definition for when it has ended. A domain that is not defined would be transient.
-    """
-    uuid, _ = _identity(xml)
-    domain = demand(connection, uuid)
-    if not domain.isPersistent():
-        raise OperatorMustFix("NO_DOMAIN", f"{host}: {domain.name()} is not defined", "vmferry vms shows where it is")
-    connection.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
-
-
-def end_paused(connection: Connection, host: str, uuid: str, mark: Mark) -> None:
-    """End an instance that has never done anything.
-
-    CPU time is counted in steps of 10 ms; a guest that has touched no disk either has left nothing behind. QEMU is
-    asked to end (SIGTERM), so that it closes its images, and never killed.
-
-    Raises:
-        OperatorMustFix: ``NOT_OURS_TO_END``.
-    """
-    domain = look_up_uuid(connection, uuid)
-    if domain is None or not domain.isActive():
-        return
-    state, reason = domain.state()
-    idle = state == libvirt.VIR_DOMAIN_PAUSED and reason not in PASSING and _never_ran(domain) and _untouched(domain)
-    if not idle or _read_mark(domain, persistent=False) != mark:
-        message = f"{host}: {domain.name()} is not the paused instance that was started, or it has run since"
-        raise OperatorMustFix("NOT_OURS_TO_END", message, f"look at it: virsh domstate --reason {uuid}")
-    domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
-
-
-def _untouched(domain: Any) -> bool:
-    """Whether the guest has asked nothing of any disk; what a mirror reads and writes is not counted."""
-    ((_, stats),) = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK)
-    asked = [value for key, value in stats.items() if key.startswith("block.") and key.endswith(".reqs")]
-    return not any(asked)
-
-
 def suspend(domain: Any) -> None:
     """Pause a domain; nothing to do when it is paused."""
     if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
@@ -276,14 +237,14 @@ def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
         snapshots=domain.snapshotNum(),
         external_snapshots=domain.snapshotNum(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL),
         checkpoints=_count_checkpoints(domain),
-        never_ran=state == libvirt.VIR_DOMAIN_PAUSED and reason not in PASSING and _never_ran(domain),
-        mark=_read_mark(domain, persistent=persistent),
-        instance_mark=_read_mark(domain, persistent=False) if state == libvirt.VIR_DOMAIN_PAUSED else None,
+        never_ran=state == libvirt.VIR_DOMAIN_PAUSED and reason not in PASSING and never_ran(domain),
+        mark=read_mark(domain, persistent=persistent),
+        instance_mark=read_mark(domain, persistent=False) if state == libvirt.VIR_DOMAIN_PAUSED else None,
         job=job,
     )
 
 
-def _never_ran(domain: Any) -> bool:
+def never_ran(domain: Any) -> bool:
     """Whether no CPU has used any time; in steps of the kernel's accounting, 10 ms as a rule."""
     # NOWAIT: a VM that is just arriving is paused as well, and its job would be waited for.
     flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
@@ -301,7 +262,8 @@ def _count_checkpoints(domain: Any) -> int:
         raise
 
 
-def _read_mark(domain: Any, *, persistent: bool) -> Mark | None:
+def read_mark(domain: Any, *, persistent: bool) -> Mark | None:
+    """The mark of a definition, or of what runs."""
     # CURRENT, not LIVE: a transient domain that is just being made, or has just ended, is not active either.
     flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG if persistent else libvirt.VIR_DOMAIN_AFFECT_CURRENT
     try:
@@ -333,7 +295,7 @@ def _refuse_loss(domain: Any, host: str, *, snapshots: bool) -> None:
         )
 
 
-def _identity(xml: str) -> tuple[str, str]:
+def identity(xml: str) -> tuple[str, str]:
     """UUID (empty when there is none that libvirt would take) and name of a definition."""
     parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True)
     try:

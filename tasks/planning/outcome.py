@@ -29,7 +29,7 @@ class Outcome(StrEnum):
     SOURCE_PAUSED = "source_paused"
     """Left paused at the source by a migration that is over; nothing active on the destination: it may be resumed."""
     ARRIVED = "arrived"
-    """A VM that is shut off, and was started paused, is paused on the destination; the source can still have it back."""
+    """A VM that is shut off, and was started paused, is paused on the destination; the source still has it."""
     MOVED = "moved"
     """The VM is on the destination and not active on the source."""
     IN_PROGRESS = "in_progress"
