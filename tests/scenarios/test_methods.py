@@ -220,7 +220,6 @@ def test_it_arrives(running: Stack, row: Row, move: Callable[..., RunRecord]) ->
     assert (record.method, record.storage) == (row.method, row.storage)
 
 
-@pytest.mark.parametrize("point", ["finish.effected-source_save_remove", "finish.effected-destination_resume"])
 @pytest.mark.parametrize(
     "point",
     [
@@ -245,6 +244,7 @@ def test_started_paused_and_broken(running: Stack, make_guest: Callable[..., Gue
     guest.check_filled("alpha")
 
 
+@pytest.mark.parametrize("point", ["finish.effected-source_save_remove", "finish.effected-destination_resume"])
 def test_saved_and_broken_when_it_goes_on_already(running: Stack, make_guest: Callable[..., Guest], point: str) -> None:
     """Its images are gone and its disks change: what was compared before is not compared again."""
     guest = make_guest("way-on", **BUSY)
