@@ -49,11 +49,15 @@ def against_hosts(s: Situation) -> list[str]:
         reasons.append("an emulated TPM would be started with it, and its state is copied as files")
     if s.view.snapshots:
         reasons.append(f"{s.view.name} has {s.view.snapshots} snapshot(s), which only a copy of the files keeps")
-    copied = [disk.target for disk in copied_disks(s)]
-    reasons += [reason for target in copied for reason in _against_image(s, target)]
-    return reasons + [
-        f"{c.target} is on a block device, or goes to one" for c in copies_of(s) if c.kind == "block" or c.on_device
-    ]
+    for disk in copied_disks(s):
+        reasons += _against_image(s, disk.target)
+        if disk.type == "block" or disk.target in _to_devices(s):
+            reasons.append(f"{disk.target} is a block device, or goes to one, whose size differs as a rule")
+    return reasons
+
+
+def _to_devices(s: Situation) -> frozenset[str]:
+    return frozenset(s.request.devices) | {copy.target for copy in copies_of(s) if copy.kind == "block"}
 
 
 def _against_image(s: Situation, target: str) -> list[str]:
