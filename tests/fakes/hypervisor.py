@@ -550,6 +550,14 @@ class FakeHypervisor(FakePools, FakeNetworks):
     def _may_end(self, uuid: str) -> bool:
         return not self._held or uuid in self._abort_asked or "transfer" in self._faults
 
+    def _mirror(self, order: TransferOrder, source: FakeDomain) -> None:
+        """What is on the disks that the order names is on the destination's as well."""
+        here, there = self.hosts[order.source], self.hosts[order.destination]
+        paths = disks_of(source.live_xml), disks_of(order.destination_xml)
+        for target in order.disks:
+            if paths[0][target] in here.contents:
+                there.contents[paths[1][target]] = bytearray(here.contents[paths[0][target]])
+
     def _end(self, order: TransferOrder, source: FakeDomain, destination: FakeDomain) -> None:
         aborted = order.uuid in self._abort_asked
         self._abort_asked.discard(order.uuid)
@@ -558,6 +566,7 @@ class FakeHypervisor(FakePools, FakeNetworks):
             if aborted:
                 raise OperatorMustFix("ABORTED", f"{order.source}: operation aborted: canceled by client", "")
             raise self._faults["transfer"]
+        self._mirror(order, source)
         _switch_over(order, source, destination)
         if not source.persistent:
             del self.hosts[order.source].domains[order.uuid]

@@ -152,16 +152,19 @@ def test_a_resume_that_waits_for_the_transfers_end(running: Stack, lab: Lab, mak
     check_invariants(running, guest, record, was_running=seen.active, autostart=True)
 
 
+@pytest.mark.parametrize("commands", [["resume"], ["resume", "suspend"]])
 def test_whoever_lets_it_run_on_the_destination_is_asked(
-    running: Stack, lab: Lab, make_guest: Callable[..., Guest]
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest], commands: list[str]
 ) -> None:
     """It has moved, and is not as it was to be: nothing is ended or removed on either host."""
     guest = off_guest(make_guest, "hosts-there")
     running.hold("transfer.journaled-destination_end")
     asked = running.client.submit({"vm": guest.name, "destination": "beta", **HOSTS})
     running.wait_held()
-    lab.host("beta").virsh("resume", guest.name)
-    guest.wait_ticking("beta")
+    for command in commands:
+        lab.host("beta").virsh(command, guest.name)
+        if command == "resume":
+            guest.wait_ticking("beta")
     running.release()
     record = running.wait_end(asked.id)
     assert record.state is State.NEEDS_ATTENTION, running.diagnosis(record.id)
