@@ -224,6 +224,9 @@ ShutDownOption = Annotated[
         "--shut-down", help="With --method offline: ask a VM that runs to shut down; it is started again afterwards."
     ),
 ]
+DataPathOption = Annotated[
+    str, typer.Option(help="auto, hosts or worker: how the disks of a VM that is shut off go when they are copied.")
+]
 PolicyOption = Annotated[str, typer.Option(help="Named policy of the configuration.", autocompletion=complete_policy)]
 
 
@@ -242,6 +245,7 @@ def _values(
     remedy: list[str] | None,
     source_disks: str,
     shut_down: bool,
+    data_path: str,
 ) -> dict[str, Any]:
     from tasks.model.request import parse_devices, parse_pools, parse_sizes
 
@@ -255,6 +259,7 @@ def _values(
         "remedies": remedy,
         "source_disks": source_disks if source_disks != "keep" else "",
         "shut_down": "allowed" if shut_down else "",
+        "data_path": data_path if data_path != "auto" else "",
     }
     return values | {name: value for name, value in more.items() if value}
 
@@ -274,6 +279,7 @@ def plan(
     remedy: RemedyOption = None,
     source_disks: SourceDisksOption = "keep",
     shut_down: ShutDownOption = False,
+    data_path: DataPathOption = "auto",
     policy: PolicyOption = "default",
     as_json: JsonOption = False,
 ) -> None:
@@ -281,24 +287,11 @@ def plan(
     from tasks.rendering.plans import print_plan
 
     with _client() as client:
-        made = client.plan(
-            _values(
-                vm,
-                to,
-                source,
-                method,
-                storage,
-                policy,
-                pool,
-                device,
-                size,
-                accept,
-                verify,
-                remedy,
-                source_disks,
-                shut_down,
-            )
+        how = _values(
+            *(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy),
+            *(source_disks, shut_down, data_path),
         )
+        made = client.plan(how)
     typer.echo(made.model_dump_json(indent=2)) if as_json else print_plan(made)
     raise typer.Exit(0 if made.allowed else EXIT_REFUSED)
 
@@ -392,6 +385,7 @@ def migrate(
     remedy: RemedyOption = None,
     source_disks: SourceDisksOption = "keep",
     shut_down: ShutDownOption = False,
+    data_path: DataPathOption = "auto",
     policy: PolicyOption = "default",
     priority: Annotated[int, typer.Option(help="The higher, the earlier it starts when several wait.")] = 0,
     window: WindowOption = None,
@@ -405,7 +399,8 @@ def migrate(
 ) -> None:
     """Enqueue a migration; with --wait the exit code tells how it ended."""
     values = _values(
-        vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy, source_disks, shut_down
+        *(vm, to, source, method, storage, policy, pool, device, size, accept, verify, remedy),
+        *(source_disks, shut_down, data_path),
     ) | {"labels": parse_labels(label or [])}
     values |= {"priority": priority} if priority else {}
     values |= times_of(window, time_zone, not_before, deadline)

@@ -39,6 +39,7 @@ def _signature(
     remedies: Any = None,
     source_disks: Any = None,
     shut_down: Any = None,
+    data_path: Any = None,
     window: Any = None,
     time_zone: Any = None,
     not_before: Any = None,
@@ -49,7 +50,7 @@ def _signature(
 
 
 _MAY_BE_NULL = (
-    *("labels", "pools", "devices", "sizes", "accept", "remedies", "verify", "source_disks", "shut_down"),
+    *("labels", "pools", "devices", "sizes", "accept", "remedies", "verify", "source_disks", "shut_down", "data_path"),
     *("window", "time_zone", "not_before", "deadline", "priority"),
 )
 """Arguments that may be null, which is the same as not said."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import libvirt
 
-from tasks.hypervisor import guest, job, saves, streams, volumes
+from tasks.hypervisor import guest, job, paused, saves, streams, volumes
 from tasks.hypervisor import snapshots as snapshot_calls
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
@@ -18,7 +18,7 @@ from tasks.hypervisor.network_calls import NetworkCalls
 from tasks.hypervisor.pool_calls import PoolCalls
 from tasks.hypervisor.storage import file_exists
 from tasks.hypervisor.transfer import migrate
-from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
+from tasks.model.disks import ChunkOrder, DiskSize, ImagePiece, Volume, VolumeOrder
 from tasks.model.domain import NO_JOB, DomainView, JobStats, Mark, Snapshot
 from tasks.model.errors import HostUnreachable, OperatorMustFix
 from tasks.model.host import HostFacts, Pool
@@ -132,6 +132,11 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
         with self._reading(host) as connection:
             return streams.hash_chunk(connection, path, offset, length, tick)
 
+    def hash_pieces(self, host: str, path: str, pieces: Sequence[ImagePiece], tick: Callable[[int], None]) -> str:
+        """See the port."""
+        with self._reading(host) as connection:
+            return streams.hash_pieces(connection, path, pieces, tick)
+
     def create_volume(self, host: str, order: VolumeOrder) -> Volume:
         """See the port."""
         return self._change(host, lambda connection: volumes.create(connection, host, order))
@@ -236,6 +241,14 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
     def start(self, host: str, uuid: str) -> None:
         """See the port."""
         self._change(host, lambda connection: guest.start(guest.demand(connection, uuid)))
+
+    def start_paused(self, host: str, xml: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: paused.start(connection, host, xml))
+
+    def end_paused(self, host: str, uuid: str, mark: Mark) -> None:
+        """See the port."""
+        self._change(host, lambda connection: paused.end(connection, host, uuid, mark))
 
     def save(self, host: str, uuid: str) -> None:
         """See the port."""

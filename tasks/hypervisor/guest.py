@@ -158,9 +158,9 @@ def define(connection: Connection, host: str, xml: str) -> None:
     Raises:
         OperatorMustFix: ``DOMAIN_EXISTS``, ``XML_INVALID``.
     """
-    mark, uuid, name = parse_mark(xml), *_identity(xml)
+    mark, uuid, name = parse_mark(xml), *identity(xml)
     for existing in _clashing(connection, uuid, name):
-        theirs = _read_mark(existing, persistent=bool(existing.isPersistent()))
+        theirs = read_mark(existing, persistent=bool(existing.isPersistent()))
         same = existing.name() == name and (not uuid or uuid_module.UUID(uuid).bytes == existing.UUID())
         if not same or mark is None or theirs is None or theirs.id != mark.id:
             raise OperatorMustFix(
@@ -249,13 +249,14 @@ def _view(domain: Any, host: str, state_and_reason: list[int]) -> DomainView:
         snapshots=domain.snapshotNum(),
         external_snapshots=domain.snapshotNum(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL),
         checkpoints=_count_checkpoints(domain),
-        never_ran=state == libvirt.VIR_DOMAIN_PAUSED and reason not in PASSING and _never_ran(domain),
-        mark=_read_mark(domain, persistent=persistent),
+        never_ran=state == libvirt.VIR_DOMAIN_PAUSED and reason not in PASSING and never_ran(domain),
+        mark=read_mark(domain, persistent=persistent),
+        instance_mark=read_mark(domain, persistent=False) if state == libvirt.VIR_DOMAIN_PAUSED else None,
         job=job,
     )
 
 
-def _never_ran(domain: Any) -> bool:
+def never_ran(domain: Any) -> bool:
     """Whether no CPU has used any time; in steps of the kernel's accounting, 10 ms as a rule."""
     # NOWAIT: a VM that is just arriving is paused as well, and its job would be waited for.
     flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
@@ -273,7 +274,8 @@ def _count_checkpoints(domain: Any) -> int:
         raise
 
 
-def _read_mark(domain: Any, *, persistent: bool) -> Mark | None:
+def read_mark(domain: Any, *, persistent: bool) -> Mark | None:
+    """The mark of a definition, or of what runs."""
     # CURRENT, not LIVE: a transient domain that is just being made, or has just ended, is not active either.
     flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG if persistent else libvirt.VIR_DOMAIN_AFFECT_CURRENT
     try:
@@ -305,7 +307,7 @@ def _refuse_loss(domain: Any, host: str, *, snapshots: bool) -> None:
         )
 
 
-def _identity(xml: str) -> tuple[str, str]:
+def identity(xml: str) -> tuple[str, str]:
     """UUID (empty when there is none that libvirt would take) and name of a definition."""
     parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True)
     try:

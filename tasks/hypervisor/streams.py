@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import libvirt
 
 from tasks.hypervisor.connection import Connection
-from tasks.model.disks import ChunkOrder
+from tasks.model.disks import ChunkOrder, ImagePiece
+from tasks.model.errors import OperatorMustFix
 
 PIECE = 256 * 1024
 """libvirt's own messages are no larger."""
@@ -161,6 +163,100 @@ def hash_chunk(connection: Connection, path: str, offset: int, length: int, tick
         reader.abort()
         raise
     return digest.hexdigest()
+
+
+def hash_pieces(connection: Connection, path: str, pieces: Sequence[ImagePiece], tick: Tick) -> str:
+    """The checksum of what a guest sees; pieces that follow each other in the file are read by one stream.
+
+    Raises:
+        Broken
+        OperatorMustFix: ``IMAGE_DAMAGED``.
+    """
+    digest, source = Digest(), _Follower(connection, path)
+    try:
+        for number, piece in enumerate(pieces):
+            if piece.offset is None:
+                digest.hole(piece.length)
+            elif piece.deflated_bytes:
+                digest.data(_inflate(connection, path, piece))
+            else:
+                if not source.has(piece.offset, piece.length):
+                    source.go_to(piece.offset, _reach(pieces, number))
+                source.pass_on(piece.length, digest)
+            tick(0 if piece.offset is None else piece.length)
+    finally:
+        source.close()
+    return digest.hexdigest()
+
+
+def _reach(pieces: Sequence[ImagePiece], first: int) -> int:
+    """How much of the file can be read at one go from a piece on, whatever zeros are in between for the guest."""
+    start = end = pieces[first].offset or 0
+    for piece in pieces[first:]:
+        if piece.offset is None:
+            continue
+        if piece.offset != end or piece.deflated_bytes:
+            break
+        end += piece.length
+    return end - start
+
+
+def _inflate(connection: Connection, path: str, piece: ImagePiece) -> bytes:
+    """A compressed cluster. Where the file ends within its last sector, less than said is there."""
+    stored = b""
+    for part, hole in _Reader(connection, path, piece.offset or 0, piece.deflated_bytes):
+        stored += part or bytes(hole)
+    try:
+        return zlib.decompressobj(-12).decompress(stored, piece.length)
+    except zlib.error as error:
+        message = f"{path}: a compressed cluster cannot be read: {error}"
+        raise OperatorMustFix("IMAGE_DAMAGED", message, "try: qemu-img check FILE") from None
+
+
+class _Follower:
+    """Reads a file forward, from wherever it is told to."""
+
+    def __init__(self, connection: Connection, path: str) -> None:
+        self._connection, self._path = connection, path
+        self._reader: _Reader | None = None
+        self._parts: Iterator[tuple[bytes, int]] = iter(())
+        self._part, self._hole = b"", 0
+        self._at = self._end = 0
+
+    def has(self, offset: int, length: int) -> bool:
+        """Whether these bytes come next."""
+        return self._reader is not None and offset == self._at and offset + length <= self._end
+
+    def go_to(self, offset: int, reach: int) -> None:
+        """The next byte is this one; so many can be asked for."""
+        self.close()
+        self._reader = _Reader(self._connection, self._path, offset, reach)
+        self._parts, self._part, self._hole = iter(self._reader), b"", 0
+        self._at, self._end = offset, offset + reach
+
+    def pass_on(self, length: int, digest: Digest) -> None:
+        """The next bytes, to the digest."""
+        self._at += length
+        while length:
+            if not self._part and not self._hole:
+                self._part, self._hole = next(self._parts)
+            if self._hole:
+                count = min(length, self._hole)
+                digest.hole(count)
+                self._hole -= count
+            else:
+                count = min(length, len(self._part))
+                digest.data(self._part[:count])
+                self._part = self._part[count:]
+            length -= count
+
+    def close(self) -> None:
+        """End the stream, wherever it is."""
+        if self._reader is None:
+            return
+        reader, self._reader = self._reader, None
+        if self._at < self._end or next(self._parts, None) is not None:
+            reader.abort()
 
 
 class _Reader:

@@ -87,6 +87,11 @@ class DiskCopy(Frozen):
     """The files below it that it keeps, top first; without them a mirrored disk becomes one file of its own."""
 
     @property
+    def on_device(self) -> bool:
+        """Whether the source is a block device."""
+        return (self.source_path or self.source).startswith("/dev/")
+
+    @property
     def files(self) -> tuple[FileCopy, ...]:
         """What is copied byte for byte, lowest layer first."""
         below = [*(b.path for b in self.backing), None]
@@ -136,6 +141,8 @@ class ImageFile:
     """Internal ones."""
     external_data: bool = False
     """The guest's data is in another file."""
+    options: tuple[str, ...] = ()
+    """What it has that a new image of the format does not, in words."""
     seen: bool = True
     """A pool of its host shows it; of a file that is not, only the path and the format are known."""
 
@@ -188,6 +195,18 @@ class VolumeOrder:
     backing: str = ""
     """Path of the file below it, which must be there."""
     backing_format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePiece:
+    """A piece of what a guest sees of its disk, and where its image has it; sizes in bytes."""
+
+    length: int
+    """Of what the guest sees."""
+    offset: int | None = None
+    """In the file; None: zeros, which are stored nowhere."""
+    deflated_bytes: int = 0
+    """Not 0: it is compressed (raw deflate), and takes up at most so much of the file."""
 
 
 @dataclass(frozen=True, slots=True)

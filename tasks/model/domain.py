@@ -106,6 +106,8 @@ class DomainView:
     """Paused, and its CPUs have done nothing since its hypervisor was started here; not looked at in a listing."""
     mark: Mark | None = None
     """Read from the inactive definition when persistent, else from the live one."""
+    instance_mark: Mark | None = None
+    """Of a VM that is paused: the mark that this instance of it was started with; not looked at in a listing."""
     job: JobStats = NO_JOB
 
 
@@ -181,6 +183,8 @@ class Domain:
     """The definition's CPU element; empty when it has none."""
     nvram: str | None = None
     loader: str | None = None
+    firmware: str | None = None
+    """Kind of firmware that libvirt shall choose (``efi``)."""
     disks: tuple[Disk, ...] = ()
     interfaces: tuple[Interface, ...] = ()
     graphics: tuple[Graphics, ...] = ()

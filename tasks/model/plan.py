@@ -10,7 +10,7 @@ from tasks.model.finding import Finding, Severity
 from tasks.model.frozen import Frozen
 from tasks.model.pools import Mount
 from tasks.model.remedies import NO_REMEDIES, Remedied
-from tasks.model.request import Method, Storage
+from tasks.model.request import DataPath, Method, Storage
 
 
 class Downtime(StrEnum):
@@ -54,8 +54,10 @@ class Plan(Frozen):
     allowed: bool
     method: Method | None = None
     storage: Storage | None = None
+    data_path: DataPath | None = None
+    """By which way the contents of copied disks go; None when none is copied."""
     reason: str = ""
-    """Why this method and storage."""
+    """Why this method, storage and data path."""
     policy: str = "default"
     findings: tuple[Finding, ...] = ()
     steps: tuple[str, ...] = ()

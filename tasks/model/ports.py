@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
+from tasks.model.disks import ChunkOrder, DiskSize, ImagePiece, Volume, VolumeOrder
 from tasks.model.domain import DomainView, JobStats, Mark, Snapshot
 from tasks.model.host import HostFacts, Pool
 from tasks.model.networks import NetworkPort
@@ -104,6 +104,10 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
         """The checksum of one piece of a file, read from the host; equal for equal contents, whatever is a hole."""
 
+    def hash_pieces(self, host: str, path: str, pieces: Sequence[ImagePiece], tick: Callable[[int], None]) -> str:
+        """The checksum of what a guest sees of a file's pieces, one after the other; equal for equal contents, however
+        and wherever these are stored. ``tick`` is told how many bytes were read, and may raise to end it."""
+
     def create_volume(self, host: str, order: VolumeOrder) -> Volume:
         """Make a sparse, empty volume. Never uses an existing one: raises ``OperatorMustFix`` (``VOLUME_EXISTS``)."""
 
@@ -159,6 +163,15 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
 
     def abort_job(self, host: str, uuid: str) -> None:
         """Abort the running migration job on the source; no error when there is none."""
+
+    def start_paused(self, host: str, xml: str) -> None:
+        """Start, paused, a domain that is defined on the host and shut off: with this definition, while its own stays
+        as it is. Raises ``OperatorMustFix``: ``NO_DOMAIN``, ``OPERATION_INVALID`` when it is active."""
+
+    def end_paused(self, host: str, uuid: str, mark: Mark) -> None:
+        """End (destroy) an instance that was started with this mark, is paused, and of which no CPU has ever run and
+        no disk was read or written by the guest: all of that is looked at right before. Raises ``OperatorMustFix``
+        (``NOT_OURS_TO_END``) when it is another one. Nothing to do when the domain is not active."""
 
     def save(self, host: str, uuid: str) -> None:
         """Save a domain's memory where libvirt keeps it for the next start (managed save), which ends it; nothing to

@@ -47,6 +47,15 @@ class Storage(StrEnum):
     INCREMENTAL = "incremental"
 
 
+class DataPath(StrEnum):
+    """By which way the contents of disks go that are copied."""
+
+    HOSTS = "hosts"
+    """From host to host: libvirt mirrors the disks."""
+    WORKER = "worker"
+    """Through the worker: the files, byte for byte, by libvirt's volume streams."""
+
+
 AUTO = "auto"
 EVERY_DISK = "*"
 DELETE = "delete"
@@ -117,9 +126,12 @@ class MigrationRequest(Times):
     """Size that a copied disk is grown to at the end, bytes, by its guest-side name; it never shrinks."""
     accept: list[FindingCode] = Field(default_factory=list, max_length=32)
     """Codes of findings that shall not stand in the way: warnings, and those blockers that may be accepted."""
+    data_path: Annotated[str, StringConstraints(pattern="^(auto|hosts|worker)$")] = AUTO
+    """How the disks of a VM that is shut off go when they are copied: ``worker``, byte for byte through the worker,
+    which is what ``auto`` does; or ``hosts``: it is started paused, and libvirt mirrors them from host to host."""
     verify: Annotated[str, StringConstraints(pattern="^(auto|basic|deep)$")] = AUTO
-    """``deep`` reads everything that was copied through the worker again from the destination and compares it, which
-    is what ``auto`` does; ``basic`` leaves that out, and compares sizes, paths and definitions only."""
+    """``deep`` reads everything that was copied of a VM which does not run again from the destination and compares it,
+    which is what ``auto`` does; ``basic`` leaves that out, and compares sizes, paths and definitions only."""
     source_disks: Annotated[str, StringConstraints(pattern="^(keep|delete)$")] = "keep"
     """What becomes of the files of copied disks on the source when the VM has moved and was verified: ``delete``
     removes those that are volumes of a pool, and that no other VM and no other image uses."""

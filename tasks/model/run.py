@@ -14,9 +14,9 @@ from tasks.model.finding import Finding
 from tasks.model.frozen import Frozen
 from tasks.model.pools import Mount
 from tasks.model.remedies import NO_REMEDIES, Remedied
-from tasks.model.request import Method, MigrationRequest, Storage
+from tasks.model.request import DataPath, Method, MigrationRequest, Storage
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the record's layout; a worker leaves a record of a newer version alone."""
 
 
@@ -157,7 +157,9 @@ JournalKind = Literal[
     "destination_tpm_state",
     "destination_definition",
     "destination_snapshot",
+    "source_start",
     "transfer",
+    "destination_end",
     "destination_restore",
     "destination_start",
     "source_save_remove",
@@ -230,6 +232,8 @@ class RunRecord(Control):
     destination: str
     method: Method | None = None
     storage: Storage | None = None
+    data_path: DataPath | None = None
+    """By which way the contents of its disks go; None when none is copied."""
     waiting_for: str | None = None
     """Why it is queued or deferred, in one sentence."""
     stalled: bool = False
@@ -291,3 +295,8 @@ class RunRecord(Control):
     def is_terminal(self) -> bool:
         """Whether nobody works on it any more."""
         return self.state in TERMINAL
+
+    @property
+    def mirrored_off(self) -> bool:
+        """Whether it is shut off, and started paused so that its disks can be mirrored."""
+        return self.method is Method.OFFLINE and self.data_path is DataPath.HOSTS

@@ -88,7 +88,7 @@ def _copy(s: Situation, disk: Disk, found: DiskSize | ImageFile, pool: Pool | No
         device=device is not None,
         grow_bytes=s.request.sizes.get(disk.target, 0),
         source_path=file.path if file else "",
-        length_bytes=file.length_bytes if file else 0,
+        length_bytes=file.length_bytes if file and not s.mirrored_off else 0,
         modified=file.modified if file else "",
         backing=place_chain(s, disk, pool, mark) if pool else (),
     )

@@ -62,6 +62,7 @@ def parse_domain(xml: str) -> Domain:
         cpu_xml=_cpu(root),
         nvram=_nvram(root),
         loader=text_of(root, "os/loader"),
+        firmware=attribute_of(root, "os", "firmware"),
         disks=tuple(_disk(d) for d in root.findall("devices/disk")),
         interfaces=tuple(_interface(i) for i in root.findall("devices/interface")),
         graphics=tuple(_graphics(g) for g in root.findall("devices/graphics")),

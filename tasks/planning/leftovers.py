@@ -25,24 +25,19 @@ def leftovers_of(copies: Sequence[DiskCopy], files: Sequence[FileCopy]) -> tuple
 
     What lies below a disk may be others' as well: it stays.
 
-    A running VM's disk was written to until it left, so that only that of a file that was copied as it is can be told.
+    A running VM's disk was written to until it left: of the others it is known when they were last written to.
     """
     disks = [
         Leftover(
             path=copy.source_path or copy.source,
             what=copy.target,
-            modified=copy.modified if copy.length_bytes else "",
-            device=is_device(copy),
+            modified=copy.modified,
+            device=copy.on_device,
         )
         for copy in copies
     ]
     others = [Leftover(file.source_path, file.key, file.modified) for file in files if file.key in (NVRAM, TPM)]
     return (*disks, *others)
-
-
-def is_device(copy: DiskCopy) -> bool:
-    """Whether the source is a block device."""
-    return (copy.source_path or copy.source).startswith("/dev/")
 
 
 def why_kept(

@@ -28,6 +28,8 @@ class Outcome(StrEnum):
     """The VM is at the source as before, and nothing of it is active on the destination."""
     SOURCE_PAUSED = "source_paused"
     """Left paused at the source by a migration that is over; nothing active on the destination: it may be resumed."""
+    ARRIVED = "arrived"
+    """A VM that is shut off, and was started paused, is paused on the destination; the source still has it."""
     MOVED = "moved"
     """The VM is on the destination and not active on the source."""
     IN_PROGRESS = "in_progress"
@@ -42,10 +44,19 @@ class Outcome(StrEnum):
     """Shut off on both hosts, and nothing says which copy is the newer one."""
 
 
-def decide_outcome(method: Method, source: DomainView | None, destination: DomainView | None, run_id: str) -> Outcome:
-    """Decide where the VM of the migration ``run_id`` is."""
+def decide_outcome(
+    method: Method,
+    source: DomainView | None,
+    destination: DomainView | None,
+    run_id: str,
+    *,
+    mirrored_off: bool = False,
+) -> Outcome:
+    """Decide where the VM of the migration ``run_id`` is; ``mirrored_off``: it is shut off, and started paused."""
     if source is None and destination is None:
         return Outcome.NOWHERE
+    if mirrored_off:
+        return _decide_mirrored_off(source, destination, run_id)
     if not method.streams_memory:
         return _decide_offline(source, destination, run_id)
     return _decide_live(source, destination, run_id)
@@ -59,6 +70,21 @@ def _decide_offline(source: DomainView | None, destination: DomainView | None, r
     if source is not None:
         return Outcome.AT_SOURCE
     return Outcome.MOVED if is_ours(destination, run_id) else Outcome.UNCLEAR
+
+
+def _decide_mirrored_off(source: DomainView | None, destination: DomainView | None, run_id: str) -> Outcome:
+    """It belongs to the source as long as it is defined there, and nobody has let it run on the destination."""
+    if source is not None and source.job.active and source.job.is_migration:
+        return Outcome.IN_PROGRESS
+    there = destination if destination is not None and destination.active else None
+    if source is None or there is None:
+        return _decide_offline(source, destination, run_id)
+    if paused_by_migration(there):
+        return Outcome.UNSETTLED
+    paused = there.state is DomainState.PAUSED
+    if source.active:  # at the very end of a migration both are paused for a moment
+        return Outcome.UNSETTLED if paused and source.state is DomainState.PAUSED else Outcome.BOTH_RUNNING
+    return Outcome.ARRIVED if paused and is_ours(there, run_id) else Outcome.MOVED
 
 
 def _decide_live(source: DomainView | None, destination: DomainView | None, run_id: str) -> Outcome:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tasks.model.disks import DiskCopy
 from tasks.model.plan import Alternative, Downtime, Outlook
 from tasks.model.request import Method, Storage
+from tasks.planning.data_path import against_hosts
 from tasks.planning.situation import Situation
 from tasks.planning.storage import SUPPORTED, can_be_copied, sharing_of
 
@@ -18,6 +19,9 @@ DOWNTIME = {
 }
 SHUT_DOWN = (Downtime.TRANSFER, "it is shut down, moved, and started again on the destination")
 HOST_TO_HOST = "from host to host by libvirt, while the VM is there"
+STARTED_PAUSED = "from host to host by libvirt, for which the VM is started paused; "
+COMPARED = "what the guest would read is compared at the end"
+NOT_COMPARED = "contents are not compared"
 THROUGH_WORKER = (
     "byte for byte through the worker, in pieces that are checked and not sent twice, read again at the end"
 )
@@ -37,14 +41,15 @@ def outlook(s: Situation, copies: Sequence[DiskCopy]) -> Outlook:
         # Holes are not sent: of a disk's own file its allocation counts, of those below it the length is known.
         disk_bytes=mirrored + sum(own.get(file.key, file.length_bytes) for file in files),
         data_path=_data_path(s, copies),
-        alternatives=(*_methods(s), *_storages(s)),
+        alternatives=(*_methods(s), *_storages(s), *_data_paths(s)),
     )
 
 
 def _data_path(s: Situation, copies: Sequence[DiskCopy]) -> str:
     mirrored = any(not copy.length_bytes for copy in copies)
     through = bool(s.files) or any(copy.files for copy in copies) or s.method is Method.SAVED
-    ways = [HOST_TO_HOST] if mirrored or s.method.streams_memory else []
+    off = NOT_COMPARED if s.request.verify == "basic" else COMPARED
+    ways = [STARTED_PAUSED + off] if s.mirrored_off else [HOST_TO_HOST] if mirrored or s.method.streams_memory else []
     ways += [THROUGH_WORKER] if through else []
     return "; and ".join(ways) or NOTHING
 
@@ -85,3 +90,15 @@ def _storage(s: Situation, other: Storage) -> Alternative:
         reason = f"{', '.join(chained)}: only the top file" if chained else "no file below a disk is known"
         return Alternative(way=way, possible=bool(chained), reason=reason)
     return Alternative(way=way, possible=True, reason="the disks get new volumes there")
+
+
+def _data_paths(s: Situation) -> list[Alternative]:
+    """There is a choice for a VM that is shut off only."""
+    if s.data_path is None or s.method is not Method.OFFLINE:
+        return []
+    if s.mirrored_off:
+        reason = "the files are copied byte for byte, in recorded pieces; nothing is started"
+        return [Alternative(way="data path worker", possible=True, reason=reason)]
+    against = against_hosts(s)
+    reason = "; ".join(against) or "it is started paused and mirrored; its disks do not pass through the worker"
+    return [Alternative(way="data path hosts", possible=not against, reason=reason)]

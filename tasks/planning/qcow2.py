@@ -18,6 +18,15 @@ offset, refcount table clusters, snapshots, snapshots offset."""
 FEATURES = struct.Struct(">QQQII")
 """Of version 3: incompatible, compatible and autoclear features, refcount order, header length."""
 EXTERNAL_DATA = 1 << 2
+INCOMPATIBLE = {
+    1 << 0: "was not closed as it should have been",
+    1 << 1: "is marked as damaged",
+    1 << 3: "has clusters that are compressed with zstd",
+    1 << 4: "has subclusters",
+}
+"""What bits of the incompatible features mean that a plain image does not have."""
+BITMAPS = 1 << 0
+"""Autoclear feature: dirty bitmaps for incremental backups are in the image."""
 BACKING_FORMAT = 0xE2792ACA
 LONGEST_NAME = 1023
 VERSION_2_LENGTH = 72
@@ -38,6 +47,8 @@ class ImageHeader:
     external_data: bool
     """The guest's data is in another file."""
     encrypted: bool
+    options: tuple[str, ...] = ()
+    """What it has that a new image does not, in words; there may be more when ``options`` names unknown features."""
 
 
 def parse_header(data: bytes) -> ImageHeader | None:
@@ -48,11 +59,11 @@ def parse_header(data: bytes) -> ImageHeader | None:
     _, version, offset, size, cluster_bits, capacity, encryption, *_, snapshots, _ = fields
     if version not in (2, 3) or not 9 <= cluster_bits <= 21 or size > LONGEST_NAME or offset + size > len(data):
         return None
-    incompatible, length = 0, VERSION_2_LENGTH
+    incompatible, autoclear, length = 0, 0, VERSION_2_LENGTH
     if version == 3:
         if len(data) < FIXED.size + FEATURES.size:
             return None
-        incompatible, _, _, _, length = FEATURES.unpack_from(data, FIXED.size)
+        incompatible, _, autoclear, _, length = FEATURES.unpack_from(data, FIXED.size)
     name = data[offset : offset + size].decode(errors="surrogateescape") if offset else ""
     return ImageHeader(
         capacity_bytes=capacity,
@@ -63,7 +74,17 @@ def parse_header(data: bytes) -> ImageHeader | None:
         snapshots=snapshots,
         external_data=bool(incompatible & EXTERNAL_DATA),
         encrypted=encryption != 0,
+        options=_options(incompatible, autoclear),
     )
+
+
+def _options(incompatible: int, autoclear: int) -> tuple[str, ...]:
+    found = [words for bit, words in INCOMPATIBLE.items() if incompatible & bit]
+    if incompatible & ~(EXTERNAL_DATA | sum(INCOMPATIBLE)):
+        found.append("has features that are unknown here")
+    if autoclear & BITMAPS:
+        found.append("has dirty bitmaps for incremental backups")
+    return tuple(found)
 
 
 def _extension(data: bytes, offset: int, wanted: int) -> str | None:

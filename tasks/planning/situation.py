@@ -12,7 +12,7 @@ from tasks.model.finding import Finding
 from tasks.model.host import HostFacts
 from tasks.model.pools import Mount, PoolAction
 from tasks.model.remedies import NO_REMEDIES, Remedied
-from tasks.model.request import Method, MigrationRequest, Storage
+from tasks.model.request import DataPath, Method, MigrationRequest, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Situation:
     request: MigrationRequest
     method: Method
     storage: Storage
+    data_path: DataPath | None = field(default=None, kw_only=True)
+    """By which way the contents of copied disks go; None before that is known, and when none is copied."""
     domain: Domain
     """The live definition; the only one when the VM is shut off."""
     inactive: Domain | None
@@ -76,9 +78,19 @@ class Situation:
         return self.method.carries_memory
 
     @property
-    def runs_there(self) -> bool:
-        """Whether the VM is active on the destination in the end: with its memory, or started again."""
-        return self.carries_memory or self.view.active
+    def mirrored_off(self) -> bool:
+        """Whether it is shut off, and started paused so that its disks can be mirrored."""
+        return self.method is Method.OFFLINE and self.data_path is DataPath.HOSTS
+
+    @property
+    def migrates(self) -> bool:
+        """Whether libvirt migrates it, and refuses what it cannot migrate: with its memory, or started paused."""
+        return self.live or self.mirrored_off
+
+    @property
+    def starts(self) -> bool:
+        """Whether a hypervisor is started for it on the destination: with its memory, paused, or booted again."""
+        return self.carries_memory or self.mirrored_off or self.view.active
 
     @property
     def planned_pools(self) -> frozenset[str]:

@@ -20,7 +20,8 @@ def print_plan(plan: Plan) -> None:
     console.print(
         f"{plan.vm}: {plan.source} → {plan.destination}: {verdict}", style="green" if plan.allowed else "bold red"
     )
-    how = f"{plan.method}, storage {plan.storage}" if plan.method else None
+    path = f", data path {plan.data_path}" if plan.data_path else ""
+    how = f"{plan.method}, storage {plan.storage}{path}" if plan.method else None
     print_pairs([("method", how), ("because", plan.reason), ("policy", plan.policy), ("uuid", plan.uuid)])
     if plan.outlook is not None:
         _print_outlook(plan.outlook)

@@ -43,7 +43,8 @@ def note(record: RunRecord) -> str | None:
 
 def print_record(record: RunRecord) -> None:
     """Everything about one migration."""
-    method = f"{record.method}, storage {record.storage}" if record.method else None
+    path = f", data path {record.data_path}" if record.data_path else ""
+    method = f"{record.method}, storage {record.storage}{path}" if record.method else None
     print_pairs([("id", record.id), ("vm", record.vm), ("uuid", record.uuid)])
     print_pairs(
         [("from", record.source), ("to", record.destination), ("method", method), ("state", record.state.value)]

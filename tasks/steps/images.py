@@ -64,4 +64,5 @@ def _image(volume: Volume, format_: str, header: ImageHeader | None) -> ImageFil
         backing=(backing_path(backing, volume.path) or backing) if backing else None,
         snapshots=header.snapshots if header is not None else 0,
         external_data=header.external_data if header is not None else False,
+        options=header.options if header is not None else (),
     )

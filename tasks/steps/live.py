@@ -19,6 +19,7 @@ from tasks.model.run import Channel, ErrorInfo, JournalEntry, Progress
 from tasks.parallel import make_thread
 from tasks.planning.outcome import Outcome
 from tasks.steps.converging import Converging
+from tasks.steps.paused import refuse_running
 from tasks.steps.run import StepRun
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ def start_and_watch(run: StepRun) -> Outcome:
     run.interrupt_if_asked()
     call = Call(run.hypervisor, _order(run))
     entry = JournalEntry(kind="transfer", host=run.destination, at=run.store.now())
-    running = f"running instance of {run.record.vm} on {run.destination}"
+    state = "paused" if run.record.mirrored_off else "running"
+    running = f"{state} instance of {run.record.vm} on {run.destination}"
     # The intent, before the irreversible effect; the lease is checked after this write, as it may have taken long.
     run.save(journal=(*run.record.journal, entry), created=(*run.record.created, running), error=None)
     run.interrupt_if_asked()
@@ -95,7 +97,8 @@ def _order(run: StepRun) -> TransferOrder:
         auto_converge=run.policy.auto_converge,
         disks=tuple(copy.target for copy in copies),
         incremental=any(copy.backing for copy in copies),
-        live=run.method is Method.LIVE,
+        paused=run.record.mirrored_off,
+        live=run.method is Method.LIVE or run.record.mirrored_off,
     )
 
 
@@ -138,6 +141,8 @@ class _Observer:
             if not ended:
                 job = self._run.hypervisor.fetch_job(self._run.source, self._run.uuid)
                 if job.active and job.is_migration:
+                    if self._run.record.mirrored_off:
+                        refuse_running(self._run)
                     self._note(job)
                     return None
                 if self._call is not None:
@@ -170,7 +175,7 @@ class _Observer:
     def _note_end(self, outcome: Outcome) -> None:
         run = self._run
         changes: dict[str, object] = {"stalled": False, "waiting_for": None}
-        if outcome is Outcome.MOVED:
+        if outcome in (Outcome.MOVED, Outcome.ARRIVED):
             final = self._final_job()
             if final is not None:
                 changes["progress"] = _with_disks(progress_of(final), run.record.progress)

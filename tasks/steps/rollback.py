@@ -17,6 +17,7 @@ from tasks.steps.live import SETTLING, watch
 from tasks.steps.media import undo_medium
 from tasks.steps.mounts import undo_pool, undo_pool_start, undo_proof
 from tasks.steps.networks import undo_network, undo_network_start
+from tasks.steps.paused import STARTED, has_run, undo_arrival, undo_start
 from tasks.steps.run import StepRun
 from tasks.steps.saved import undo_save
 from tasks.steps.shutdown import settle_outcome, undo_shut_down
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 MOST_FORWARDS = 3
 """What goes wrong after the VM has moved, again and again, is for a person to see to."""
-NOT_FORWARD = frozenset({"VERIFY_FAILED", "VM_STARTED", "START_FAILED"})
+NOT_FORWARD = frozenset({"VERIFY_FAILED", STARTED, "START_FAILED", "NOT_OURS_TO_END"})
 """Errors of a VM that has moved and is not as it should be: going on would only remove the evidence."""
 
 
@@ -42,11 +43,18 @@ def run(run: StepRun) -> Verdict:
         outcome = _stop_transfer(run)
     if outcome is Outcome.SOURCE_PAUSED:
         outcome = _resume_source(run)
-    if outcome is Outcome.AT_SOURCE:
+    if outcome is Outcome.AT_SOURCE or (outcome is Outcome.ARRIVED and _can_go_back(run)):
         return _undo_all(run)
     if outcome is Outcome.MOVED and not _suspicious(run) and run.record.forwards < MOST_FORWARDS:
         return Forward()
     return _needs_attention(run, outcome)
+
+
+def _can_go_back(run: StepRun) -> bool:
+    """What has arrived paused, and never ran on either host, is not needed: its source is as it was."""
+    _, destination = run.look()
+    ran = run.record.error is not None and run.record.error.code == STARTED
+    return not ran and destination is not None and not (destination.active and has_run(destination))
 
 
 def _suspicious(run: StepRun) -> bool:
@@ -106,6 +114,10 @@ def _undo_definition(run: StepRun, entry: JournalEntry) -> None:
         run.hypervisor.undefine(entry.host, run.uuid, snapshots=True)
 
 
+def _undo_transfer(run: StepRun, entry: JournalEntry) -> None:
+    (undo_arrival if run.record.mirrored_off else _undo_definition)(run, entry)
+
+
 def _undo_volume(run: StepRun, entry: JournalEntry) -> None:
     """Delete the volume that the journal names; its name says whose it is, and nothing else may ever bear it."""
     pool, _, volume = entry.name.partition("/")
@@ -153,7 +165,9 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "destination_network_start": undo_network_start,
     "destination_volume": _undo_volume,
     "destination_definition": _undo_definition,
-    "transfer": _undo_definition,
+    "source_start": undo_start,
+    "transfer": _undo_transfer,
+    "destination_end": _nothing,
     "destination_snapshot": _nothing,
     "destination_restore": _nothing,
     "destination_start": _nothing,
@@ -188,6 +202,7 @@ _WORDS = {
     Outcome.BOTH_RUNNING: "the VM is active on both hosts",
     Outcome.NOWHERE: "neither host has the VM",
     Outcome.UNCLEAR: "both hosts have the VM shut off and nothing says which copy is newer",
+    Outcome.ARRIVED: "the VM was let run while it was moved, and stands paused on the destination",
     Outcome.UNSETTLED: "the switch-over is half done",
     Outcome.MOVED: "the VM has moved, but is not as it should be, or what is left to do does not work",
 }

@@ -141,11 +141,12 @@ class StepRun:
         The hosts are read one after the other. When the VM switches over in between, the two looks belong to different
         moments, so that what would alarm a person is believed only when a second look says so as well.
         """
-        source, destination = self.look()
-        first = decide_outcome(self.method, source, destination, self.record.id)
-        if first not in DOUBTFUL:
-            return first
-        return decide_outcome(self.method, *self.look(), self.record.id)
+        first = self._decide(*self.look())
+        return first if first not in DOUBTFUL else self._decide(*self.look())
+
+    def _decide(self, source: DomainView | None, destination: DomainView | None) -> Outcome:
+        off = self.record.mirrored_off
+        return decide_outcome(self.method, source, destination, self.record.id, mirrored_off=off)
 
     # -- the record -------------------------------------------------------------------------------------------------
 

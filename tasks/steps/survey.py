@@ -17,6 +17,7 @@ from tasks.model.request import MigrationRequest, Storage
 from tasks.model.run import StepName
 from tasks.parallel import ContextPool
 from tasks.planning.copies import copied_disks, copies_of
+from tasks.planning.data_path import choose_data_path, explain
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.mounts import describe_mount, plan_mounts, settle_mounts
@@ -74,12 +75,14 @@ def survey(
         situation = _measure(hypervisor, situation)
     if not view.active:
         situation = _see_chains(hypervisor, situation)
-    return _plan(situation, f"{how.reason}; {disks.reason}")
+    situation = replace(situation, data_path=choose_data_path(situation))
+    return _plan(situation, "; ".join(filter(None, (how.reason, disks.reason, explain(situation)))))
 
 
 def decisions(plan: Plan) -> dict[str, Any]:
     """What of a plan stands in the record."""
-    names = ("method", "storage", "copies", "mounts", "nvram", "tpm", "agent", "emulated", "files", "remedied")
+    names: tuple[str, ...] = ("method", "storage", "data_path", "copies", "mounts", "nvram", "tpm", "agent", "emulated")
+    names += ("files", "remedied")
     return {name: getattr(plan, name) for name in names}
 
 
@@ -233,6 +236,7 @@ def _plan(s: Situation, reason: str) -> Plan:
         allowed=is_allowed(findings),
         method=s.method,
         storage=s.storage,
+        data_path=s.data_path,
         reason=reason,
         policy=s.request.policy,
         findings=findings,
@@ -258,6 +262,8 @@ def _plan(s: Situation, reason: str) -> Plan:
 
 def _creates(s: Situation) -> tuple[str, ...]:
     made = [f"definition of {s.view.name} on {s.request.destination}"] if s.view.persistent else []
+    if s.mirrored_off:
+        made += [f"paused instance of {s.view.name} on {host}" for host in (s.view.host, s.request.destination)]
     if s.carries_memory:
         made.append(f"running instance of {s.view.name} on {s.request.destination}")
     return tuple(made)

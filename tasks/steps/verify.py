@@ -11,6 +11,7 @@ from tasks.planning.destination_xml import same_definition
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.outcome import describe, is_ours
 from tasks.planning.qcow2 import HEADER_BYTES, backing_path, parse_header
+from tasks.steps.contents import compare_contents
 from tasks.steps.copying import check_contents
 from tasks.steps.run import StepRun
 from tasks.steps.shutdown import may_turn_back
@@ -51,6 +52,8 @@ def _problems(run: StepRun, source: DomainView | None, destination: DomainView |
         problems.append(f"the VM on {run.destination} does not bear this migration's mark")
     if source is not None and source.active:
         problems.append(f"the VM is still active on {run.source}")
+    if run.record.mirrored_off and destination.active:
+        problems.append(f"the VM is active on {run.destination}, where it was shut off when it had come")
     if source is not None and source.persistent and not destination.persistent:
         problems.append(f"the VM is not persistent on {run.destination}")
     if source is not None and source.name != destination.name:
@@ -77,8 +80,10 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
     now = {d.target: d.source for d in parse_domain(run.hypervisor.fetch_xml(run.destination, run.uuid)).disks}
     if run.record.request.verify != "basic" and not _compared_before(run):
         check_contents(run)
+        if _can_compare(run):
+            compare_contents(run)
     sizes = run.hypervisor.fetch_disk_sizes(run.destination, run.uuid, [copy.target for copy in copies])
-    problems = []
+    problems = _changed_sources(run)
     for copy in copies:
         if now.get(copy.target) not in (copy.path, f"{copy.pool}/{copy.volume}"):
             problems.append(f"{copy.target} is {now.get(copy.target)} instead of {copy.path}")
@@ -87,6 +92,21 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
         elif (size := sizes.get(copy.target)) is None or not _fits(copy, size):
             seen = "of unknown size" if size is None else f"of {size.capacity_bytes} bytes"
             problems.append(f"{copy.target} is {seen} instead of {copy.capacity_bytes}")
+    return problems
+
+
+def _can_compare(run: StepRun) -> bool:
+    """Both hosts have the images, as long as nothing of the source was touched."""
+    return run.record.mirrored_off and run.intent("source_undefine") is None
+
+
+def _changed_sources(run: StepRun) -> list[str]:
+    """Images that were mirrored from a VM that never ran, and were written to since."""
+    problems = []
+    for copy in run.record.copies if _can_compare(run) else ():
+        volume = run.hypervisor.find_volume_at(run.source, copy.source_path)
+        if volume is None or volume.modified != copy.modified:
+            problems.append(f"{copy.source_path} on {run.source} was written to since it was mirrored")
     return problems
 
 

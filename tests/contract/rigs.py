@@ -61,6 +61,9 @@ class Rig(Protocol):
     def make_deaf(self, uuid: str) -> None:
         """The guest does not shut down when it is asked."""
 
+    def let_run(self, host: str, uuid: str) -> None:
+        """Wait until a running guest has used a CPU for long enough to be counted."""
+
     def make_snapshot(self, host: str, uuid: str) -> None:
         """An operator takes a snapshot."""
 
@@ -122,6 +125,9 @@ class FakeRig:
 
     def make_deaf(self, uuid: str) -> None:
         self._fake.deaf.add(uuid)
+
+    def let_run(self, host: str, uuid: str) -> None:
+        assert self._fake.hosts[host].domains[uuid].state is DomainState.RUNNING
 
     def make_snapshot(self, host: str, uuid: str) -> None:
         self._fake.hosts[host].domains[uuid].snapshots += 1
@@ -200,6 +206,12 @@ class LibvirtRig:
 
     def make_deaf(self, uuid: str) -> None:
         """It has no system that could hear."""
+
+    def let_run(self, host: str, uuid: str) -> None:
+        until = time.monotonic() + 20
+        while "vcpu.0.time=0" in self._virsh(host, "domstats", "--vcpu", uuid).split():
+            assert time.monotonic() < until, "the guest gets no time to run"
+            time.sleep(0.05)
 
     def make_snapshot(self, host: str, uuid: str) -> None:
         path = self._folder / "snapshot.xml"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lxml import etree
 
+from tasks.model.disks import ImagePiece
 from tasks.model.domain import ACTIVE_STATES, NO_JOB, DomainState, DomainView, JobStats, Mark
 from tasks.model.errors import OperatorMustFix
 from tasks.model.mark_xml import parse_mark
@@ -18,6 +22,7 @@ PAUSED_USER = 1
 PAUSED_MIGRATION = 2
 SHUTOFF_UNKNOWN = 0
 SHUTOFF_SHUTDOWN = 1
+SHUTOFF_DESTROYED = 2
 SHUTOFF_MIGRATED = 4
 SHUTOFF_SAVED = 5
 SHUTOFF_FAILED = 6
@@ -77,6 +82,16 @@ class FakeDomain:
         self.live_xml = self.inactive_xml
         self.started += 1
 
+    def start_paused(self, xml: str) -> None:
+        """Load the guest with a definition of this instance; it is not booted before it is resumed."""
+        self.state, self.reason, self.never_ran = DomainState.PAUSED, PAUSED_USER, True
+        self.live_xml = xml
+
+    @property
+    def instance_mark(self) -> Mark | None:
+        """What a paused instance was started with."""
+        return parse_mark(self.live_xml) if self.state is DomainState.PAUSED else None
+
     def go_on(self, *, paused: bool) -> None:
         """From saved memory: where the guest was."""
         self.state, self.reason = DomainState.PAUSED if paused else DomainState.RUNNING, 1
@@ -112,6 +127,7 @@ class FakeDomain:
             snapshots=0 if bare else self.snapshots,
             never_ran=self.never_ran and not bare,
             mark=None if bare else self.mark,
+            instance_mark=None if bare else self.instance_mark,
             job=NO_JOB if bare else self.job,
         )
 
@@ -130,6 +146,22 @@ def _with_drive(xml: str, drive: str) -> str | None:
             devices.replace(disk, new)
             return etree.tostring(root, encoding="unicode")
     return None
+
+
+def hash_pieces(contents: bytes | bytearray, pieces: Sequence[ImagePiece], tick: Callable[[int], None]) -> str:
+    """The checksum of what a guest sees of a file."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        start = piece.offset or 0
+        if piece.offset is None:
+            digest.update(bytes(piece.length))
+        elif piece.deflated_bytes:
+            stored = bytes(contents[start : start + piece.deflated_bytes])
+            digest.update(zlib.decompressobj(-12).decompress(stored, piece.length))
+        else:
+            digest.update(contents[start : start + piece.length])
+        tick(0 if piece.offset is None else piece.length)
+    return digest.hexdigest()
 
 
 def identity(xml: str) -> tuple[str, str]:

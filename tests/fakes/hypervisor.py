@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from tasks.model.disks import ChunkOrder, DiskSize, Volume, VolumeOrder
+from tasks.model.disks import ChunkOrder, DiskSize, ImagePiece, Volume, VolumeOrder
 from tasks.model.domain import NO_JOB, DomainState, DomainView, JobStats, Mark, Snapshot
 from tasks.model.errors import HostUnreachable, HypervisorError, OperatorMustFix, OutcomeUnknown
 from tasks.model.host import HostFacts, Pool
@@ -21,12 +21,14 @@ from tests.fakes.domain import (
     PAUSED_USER,
     RUNNING_BOOTED,
     RUNNING_MIGRATED,
+    SHUTOFF_DESTROYED,
     SHUTOFF_FAILED,
     SHUTOFF_MIGRATED,
     SHUTOFF_SAVED,
     SHUTOFF_SHUTDOWN,
     FakeDomain,
     disks_of,
+    hash_pieces,
     identity,
 )
 from tests.fakes.networks import FakeNetwork, FakeNetworks
@@ -260,6 +262,11 @@ class FakeHypervisor(FakePools, FakeNetworks):
             tick(length)
             return hashlib.sha256(there.contents[path][offset : offset + length]).hexdigest()
 
+    def hash_pieces(self, host: str, path: str, pieces: Sequence[ImagePiece], tick: Callable[[int], None]) -> str:
+        """See the port."""
+        with self._asked("hash_pieces", host) as there:
+            return hash_pieces(there.contents[path], pieces, tick)
+
     def create_volume(self, host: str, order: VolumeOrder) -> Volume:
         """See the port."""
         with self._asked("create_volume", host, effect=True) as there:
@@ -433,6 +440,29 @@ class FakeHypervisor(FakePools, FakeNetworks):
             if uuid in there.domains:
                 there.domains[uuid].managed_save = False
 
+    def start_paused(self, host: str, xml: str) -> None:
+        """See the port."""
+        with self._asked("start_paused", host, effect=True) as there:
+            domain = _demand(there, host, identity(xml)[1])
+            if not domain.persistent:
+                raise OperatorMustFix("NO_DOMAIN", f"{host}: {domain.name} is not defined", "")
+            if domain.active:
+                raise OperatorMustFix("OPERATION_INVALID", f"{host}: domain is already active", "")
+            domain.start_paused(xml)
+
+    def end_paused(self, host: str, uuid: str, mark: Mark) -> None:
+        """See the port."""
+        with self._asked("end_paused", host, effect=True) as there:
+            domain = there.domains.get(uuid)
+            if domain is None or not domain.active:
+                return
+            idle = domain.state is DomainState.PAUSED and domain.reason != PAUSED_MIGRATION and domain.never_ran
+            if not idle or domain.instance_mark != mark:
+                raise OperatorMustFix("NOT_OURS_TO_END", f"{host}: {domain.name} is another instance", "")
+            domain.state, domain.reason, domain.never_ran = DomainState.SHUTOFF, SHUTOFF_DESTROYED, False
+            if not domain.persistent:
+                del there.domains[uuid]
+
     def start_saved(self, host: str, uuid: str, *, paused: bool) -> None:
         """See the port."""
         with self._asked("start_saved", host, effect=True) as there:
@@ -496,6 +526,7 @@ class FakeHypervisor(FakePools, FakeNetworks):
                 raise OperatorMustFix("OPERATION_INVALID", f"{host}: domain is not running", "")
             if domain.state is DomainState.PAUSED:
                 domain.state, domain.reason = DomainState.RUNNING, RUNNING_BOOTED
+                domain.never_ran = False
 
     def close(self) -> None:
         """See the port."""
@@ -545,6 +576,14 @@ class FakeHypervisor(FakePools, FakeNetworks):
     def _may_end(self, uuid: str) -> bool:
         return not self._held or uuid in self._abort_asked or "transfer" in self._faults
 
+    def _mirror(self, order: TransferOrder, source: FakeDomain) -> None:
+        """What is on the disks that the order names is on the destination's as well."""
+        here, there = self.hosts[order.source], self.hosts[order.destination]
+        paths = disks_of(source.live_xml), disks_of(order.destination_xml)
+        for target in order.disks:
+            if paths[0][target] in here.contents:
+                there.contents[paths[1][target]] = bytearray(here.contents[paths[0][target]])
+
     def _end(self, order: TransferOrder, source: FakeDomain, destination: FakeDomain) -> None:
         aborted = order.uuid in self._abort_asked
         self._abort_asked.discard(order.uuid)
@@ -553,6 +592,7 @@ class FakeHypervisor(FakePools, FakeNetworks):
             if aborted:
                 raise OperatorMustFix("ABORTED", f"{order.source}: operation aborted: canceled by client", "")
             raise self._faults["transfer"]
+        self._mirror(order, source)
         _switch_over(order, source, destination)
         if not source.persistent:
             del self.hosts[order.source].domains[order.uuid]
@@ -620,6 +660,7 @@ def _check_transferable(source: FakeDomain, host: str) -> None:
 def _switch_over(order: TransferOrder, source: FakeDomain, destination: FakeDomain) -> None:
     if order.paused or source.state is DomainState.PAUSED:
         destination.state, destination.reason = DomainState.PAUSED, PAUSED_USER
+        destination.never_ran = True  # its hypervisor there is a new one
     else:
         destination.state, destination.reason = DomainState.RUNNING, RUNNING_MIGRATED
     if source.persistent:

@@ -36,6 +36,18 @@ OFFLINE_COPY = [
     "verify.claimed",
     "finish.effected",
 ]
+OFFLINE_HOSTS = [
+    "prepare.effected-destination_volume",
+    "transfer.claimed",
+    "transfer.journaled-source_start",
+    "transfer.effected-source_start",
+    "transfer.moving",
+    "transfer.journaled-destination_end",
+    "transfer.effected-destination_end",
+    "transfer.done",
+    "verify.claimed",
+    "finish.effected",
+]
 SAVED = [
     "prepare.effected",
     "transfer.journaled-source_save",
@@ -65,6 +77,7 @@ INCREMENTAL = [
 ]
 POINTS = {
     "offline-copy": OFFLINE_COPY,
+    "offline-hosts": OFFLINE_HOSTS,
     "saved": SAVED,
     "shut-down": SHUT_DOWN,
     "incremental": INCREMENTAL,
@@ -77,6 +90,7 @@ GUESTS: dict[str, dict[str, Any]] = {
     "offline": {"start": "off"},
     "copy": {"disk": "local", "write_kib_s": 16384, "write_stop": 256},
     "offline-copy": {"start": "off", "disk": "local", "disk_format": "raw", "disk_mib": 160},
+    "offline-hosts": {"start": "off", "disk": "local", "disk_format": "raw", "disk_mib": 160},
     "saved": {"fill_mib": 24, "disk": "local"},
     "shut-down": {"button_ms": 100},
     "incremental": {
@@ -87,11 +101,13 @@ GUESTS: dict[str, dict[str, Any]] = {
         "write_stop": 256,
     },
 }
-STREAMING = ("live", "copy", "incremental")
+STREAMING = ("live", "copy", "incremental", "offline-hosts")
 """Kinds whose transfer is libvirt's own job."""
 VERIFYING = ("copy", "incremental")
 """Guests that read their disks again all the time."""
-ASKED = {
+FILLED = ("offline-copy", "offline-hosts")
+ASKED: dict[str, dict[str, Any]] = {
+    "offline-hosts": {"data_path": "hosts"},
     "saved": {"method": "saved"},
     "shut-down": {"method": "offline", "shut_down": "allowed"},
     "incremental": {"storage": "incremental"},
@@ -120,7 +136,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def guest(lab: Lab, kind: str) -> Iterator[Guest]:
     """One at a time: guests that run and wait for their turn would take the others' processors."""
     made = lab.guest(f"crash-{kind}", autostart=True, **GUESTS[kind])
-    if kind == "offline-copy":
+    if kind in FILLED:
         made.fill_disk(((0, 2), (70, 2), (140, 2)))
     elif not kind.startswith("offline"):
         made.wait_ticking()
@@ -161,7 +177,7 @@ def finish(running: Stack, guest: Guest, record: RunRecord, kind: str, watch: Gu
     if kind == "shut-down":  # the next case asks it again: it must have booted
         here = str(ended.destination if ended.state is State.SUCCEEDED else ended.source)
         until(lambda: watch.beats_on(here), 60, "it does not beat")
-    if kind == "offline-copy":
+    if kind in FILLED:
         guest.check_filled(ended.destination if ended.state is State.SUCCEEDED else str(ended.source))
     return ended
 

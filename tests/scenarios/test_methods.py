@@ -60,6 +60,12 @@ ROWS = [
     Row("offline-shared", "offline", "shared", "off"),
     Row("offline-copy", "offline", "copy", "off", options={"disk": "local", "disk_format": "raw", "disk_mib": 80}),
 ]
+HOSTS = {"data_path": "hosts"}
+OFF = {"disk": "local", "disk_mib": 80}
+ROWS += [
+    Row("offline-hosts", "offline", "copy", "off", HOSTS, OFF | {"disk_format": "raw"}),
+    Row("offline-hosts-qcow2", "offline", "copy", "off", HOSTS, OFF | {"second_disk": "local"}),
+]
 NFS = {"disk": "nfs", "disk_mib": 32, "write_kib_s": 16384, "write_stop": 512}
 """A disk that QEMU reaches over the network by itself."""
 ROWS += [
@@ -129,6 +135,7 @@ BREAKS = [
     "prepare.done",
     "transfer.claimed",
     "transfer.moving",
+    "transfer.done",
     "verify.claimed",
     "finish.claimed",
 ]
@@ -226,6 +233,30 @@ def test_it_arrives(running: Stack, row: Row, move: Callable[..., RunRecord]) ->
     record = move()
     assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
     assert (record.method, record.storage) == (row.method, row.storage)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        *("transfer.journaled-source_start", "transfer.effected-source_start"),
+        *("transfer.journaled-destination_end", "transfer.effected-destination_end"),
+        *("verify.done", "finish.journaled-source_undefine"),
+    ],
+)
+def test_started_paused_and_broken(running: Stack, make_guest: Callable[..., Guest], point: str) -> None:
+    """Wherever it breaks, it is shut off where it was, and nothing is left of it on the destination."""
+    guest = make_guest("way-paused", start="off", autostart=True, **OFF, disk_format="raw")
+    guest.fill_disk(((0, 2), (30, 1), (70, 2)))
+    running.fail(point)
+    with guest.watch() as watch:
+        record = running.wait_end(running.client.submit({"vm": guest.name, "destination": "beta", **HOSTS}).id)
+        running.check_failed()
+        assert record.state is State.FAILED, running.diagnosis(record.id)
+        assert record.error is not None
+        assert record.error.code == "INJECTED"
+        check_invariants(running, guest, record, was_running=False, autostart=True, watch=watch)
+        assert watch.ticks() == [], "the guest ran, which it must not"
+    guest.check_filled("alpha")
 
 
 @pytest.mark.parametrize("point", ["finish.effected-source_save_remove", "finish.effected-destination_resume"])

@@ -8,6 +8,7 @@ from tasks.model.finding import Finding, Severity
 from tasks.planning.preflight import (
     capacity,
     copying,
+    data_path,
     devices,
     disks,
     firmware,
@@ -45,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     mounts.check_mounts,
     copying.check_copies,
     copying.check_named_disks,
+    data_path.check_data_path,
     copying.check_verification,
     copying.check_space,
     copying.check_flattening,

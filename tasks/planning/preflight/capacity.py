@@ -30,7 +30,7 @@ def check_memory(s: Situation) -> list[Finding]:
         f"{s.view.name} needs {needed // 1024} MiB, and {s.destination.name} has {free // 1024} MiB free "
         f"of {total // 1024} MiB"
     )
-    return [blocker_if(s.runs_there, "MEMORY_TOO_SMALL", message, "make room there, or choose another destination")]
+    return [blocker_if(s.starts, "MEMORY_TOO_SMALL", message, "make room there, or choose another destination")]
 
 
 @rule(
@@ -90,7 +90,7 @@ def check_hugepages(s: Situation) -> list[Finding]:
         message = f"{s.view.name} needs {needed} huge pages of {size} KiB, and {s.destination.name} has "
         message += f"{free.get(size, 0)} free"
         hint = f"set more aside there: virsh allocpages {size}KiB {needed}"
-        return [blocker_if(s.runs_there, "HUGEPAGES_TOO_FEW", message, hint)]
+        return [blocker_if(s.starts, "HUGEPAGES_TOO_FEW", message, hint)]
     return [warning("HUGEPAGES_UNSEEN", message, f"virsh freepages --all on {s.destination.name}")]
 
 
@@ -174,7 +174,7 @@ def check_versions(s: Situation) -> list[Finding]:
     for code, what, here, there in pairs:
         if 0 < there < here:
             message = f"{what} is {_version(there)} on {s.destination.name} and {_version(here)} on {s.source.name}"
-            findings.append(blocker_if(s.carries_memory, code, message, f"upgrade {what} on {s.destination.name}"))
+            findings.append(blocker_if(s.starts, code, message, f"upgrade {what} on {s.destination.name}"))
     return findings
 
 

@@ -9,7 +9,6 @@ from tasks.model.finding import Finding, blocker, info, warning
 from tasks.model.request import DELETE, EVERY_DISK, Storage
 from tasks.planning import copies
 from tasks.planning.chain import keeps_chain
-from tasks.planning.leftovers import is_device
 from tasks.planning.preflight.registry import rule
 from tasks.planning.situation import Situation
 
@@ -52,7 +51,7 @@ def _copied(s: Situation, copy: DiskCopy) -> list[Finding]:
 
 
 def _goes(s: Situation, copy: DiskCopy) -> bool:
-    return s.request.source_disks == DELETE and not is_device(copy)
+    return s.request.source_disks == DELETE and not copy.on_device
 
 
 def _fate(s: Situation, copy: DiskCopy) -> str:
@@ -101,7 +100,7 @@ def check_named_disks(s: Situation) -> list[Finding]:
 def check_verification(s: Situation) -> list[Finding]:
     """libvirt's mirror says when both are the same; after that only the destination's goes on changing."""
     mirrored = [copy.target for copy in copies.copies_of(s) if not copy.length_bytes]
-    if s.request.verify != "deep" or not mirrored:
+    if s.request.verify != "deep" or not mirrored or s.mirrored_off:
         return []
     message = f"{', '.join(mirrored)} cannot be compared while {s.view.name} writes to it"
     return [warning("VERIFY_NOT_DEEP", message, "move it shut off, or with --method saved, to have it compared")]

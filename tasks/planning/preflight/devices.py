@@ -65,13 +65,13 @@ def check_filesystems(s: Situation) -> list[Finding]:
     findings = []
     for found in s.resources("filesystem", "virtiofs"):
         sharing = find_sharing(found.value, s.source, s.destination)
-        if found.kind == "virtiofs" and s.live:
+        if found.kind == "virtiofs" and s.migrates:
             message = f"{found.value} is shared into the guest by virtiofs"
             findings.append(blocker("VIRTIOFS_LIVE", message, "detach it, or shut the VM down and move it offline"))
         if not sharing.proven:
             message = f"{found.value}, shared into the guest, is not proven to be the same there: {sharing.reason}"
             findings.append(blocker("FILESYSTEM_NOT_SHARED", message, "detach it, or put it on a shared netfs pool"))
-        if found.kind == "filesystem" and s.live:
+        if found.kind == "filesystem" and s.migrates:
             message = f"{found.value} must not be mounted in the guest while it moves"
             findings.append(warning("FILESYSTEM_MOUNTED", message, "unmount it in the guest"))
     return findings
@@ -86,7 +86,7 @@ def check_memory_and_backends(s: Situation) -> list[Finding]:
     """QEMU refuses some of these live; shut off, nobody looks."""
     findings = [
         blocker_if(
-            s.live,
+            s.migrates,
             "VHOST_USER",
             f"{s.view.name} talks to a vhost-user process at {r.value}",
             f"detach it; to move offline, start the same process on {s.destination.name} first",
@@ -94,7 +94,7 @@ def check_memory_and_backends(s: Situation) -> list[Finding]:
         for r in s.resources("vhost-user")
     ]
     findings += [
-        blocker_if(s.live, "SHARED_MEMORY", f"{s.view.name} shares the memory {r.value} with the host", "detach it")
+        blocker_if(s.migrates, "SHARED_MEMORY", f"{s.view.name} shares the memory {r.value} with the host", "detach it")
         for r in s.resources("shmem")
     ]
     findings += [
@@ -135,7 +135,7 @@ def check_launch_security(s: Situation) -> list[Finding]:
     """SEV, SEV-SNP, TDX and s390 protected guests cannot be moved live by this libvirt."""
     return [
         blocker_if(
-            s.live,
+            s.migrates,
             "LAUNCH_SECURITY",
             f"{s.view.name} uses {r.value}",
             f"shut it down and move it offline; {s.destination.name} must support {r.value} too",

@@ -175,7 +175,7 @@ def _medium(s: Situation, disk: Disk, path: str) -> list[Finding]:
         return [blocker("MEDIUM_IS_HOST_DEVICE", message, eject)]
     if disk.type != "file":
         return []
-    optional = not s.live and disk.startup_policy in OPTIONAL_POLICIES
+    optional = not s.migrates and disk.startup_policy in OPTIONAL_POLICIES
     present = s.media.get(path)
     if present is False:
         message = f"{disk.target}: {s.destination.name} does not have {path}"
@@ -184,7 +184,7 @@ def _medium(s: Situation, disk: Disk, path: str) -> list[Finding]:
         return []
     message = f"{disk.target}: no active pool of {s.destination.name} covers {path}, so that nobody can see it"
     # Live, libvirt itself looks before anything is moved; shut off, nobody would before the VM fails to start.
-    return [blocker_if(not s.live and not optional, "MEDIUM_UNSEEN", message, eject)]
+    return [blocker_if(not s.migrates and not optional, "MEDIUM_UNSEEN", message, eject)]
 
 
 @rule(
@@ -198,7 +198,7 @@ def check_disk_options(s: Situation) -> list[Finding]:
     for disk in s.disks:
         if disk.transient:
             message = f"{disk.target} is transient, and what it holds is lost when the VM is stopped"
-            findings.append(blocker_if(s.live, "DISK_TRANSIENT", message, "shut the VM down and move it offline"))
+            findings.append(blocker_if(s.migrates, "DISK_TRANSIENT", message, "shut the VM down and move it offline"))
         if disk.shareable:
             findings.append(info("DISK_SHAREABLE", f"{disk.target} may be in use by other VMs; it is not touched"))
     for found in s.resources("persistent-reservations"):

@@ -18,5 +18,5 @@ def check_machine_alias(s: Situation) -> list[Finding]:
         if here and there and here != there:
             message = f"machine type {name} is {here} on {s.source.name} and {there} on {s.destination.name}"
             hint = f"name the exact type: virsh edit, machine='{here}'"
-            findings.append(blocker_if(s.live, "MACHINE_ALIAS", message, hint))
+            findings.append(blocker_if(s.migrates, "MACHINE_ALIAS", message, hint))
     return findings

@@ -12,7 +12,8 @@ from tasks.model.disks import DeviceFacts, DiskSize, ImageFile, Volume
 from tasks.model.domain import DomainState, JobStats, Mark
 from tasks.model.finding import Severity
 from tasks.model.host import Network, Pool
-from tasks.model.request import Storage
+from tasks.model.request import DataPath, Method, Storage
+from tasks.planning.domain_xml import parse_domain
 from tasks.planning.mounts import plan_mounts
 from tasks.planning.preflight import ACCEPTABLE, DESCRIPTIONS, RULES, Situation, run_rules
 from tests.unit.planning.builders import (
@@ -140,6 +141,12 @@ def filtered(there: frozenset[str]) -> Situation:
     return dev(card, destination=facts("beta", nwfilters=there))
 
 
+def mirrored(image: ImageFile = FILE, **changes: object) -> Situation:
+    """A VM that is shut off, whose first disk is to go from host to host."""
+    values: dict[str, object] = {"request": request(data_path="hosts"), "data_path": DataPath.HOSTS}
+    return copied(offline=True, **(values | {"chains": {"vda": (image,)}} | changes))  # type: ignore[arg-type]
+
+
 DEVICE = DeviceFacts("/dev/sdb", 10 * GIB, True, ())
 
 
@@ -246,6 +253,33 @@ CASES = [
         W,
         copied(request=request(verify="deep")),
         copied(request=request(verify="deep"), offline=True, chains={"vda": (FILE,)}),
+    ),
+    Case("HOSTS_PATH_UNFIT", B, mirrored(replace(FILE, snapshots=1)), mirrored()),
+    Case(
+        "HOSTS_PATH_NEEDS_OFFLINE",
+        B,
+        copied(method=Method.SAVED, request=request(data_path="hosts"), data_path=DataPath.WORKER),
+        copied(method=Method.SAVED, data_path=DataPath.WORKER),
+    ),
+    Case(
+        "WORKER_PATH_NEEDS_OFFLINE",
+        B,
+        copied(request=request(data_path="worker"), data_path=DataPath.HOSTS),
+        copied(request=request(data_path="hosts"), data_path=DataPath.HOSTS),
+    ),
+    Case("STARTED_PAUSED", I, mirrored(), mirrored(replace(FILE, snapshots=1))),
+    # What libvirt must be able to start there, and to migrate, although the VM is shut off.
+    Case(
+        "MEMORY_TOO_SMALL",
+        B,
+        mirrored(destination=facts("beta", pools=(POOL, ROOMY), memory_free_kib=1)),
+        mirrored(),
+    ),
+    Case(
+        "DISK_TRANSIENT",
+        B,
+        mirrored(domain=parse_domain(domain_xml(file_disk(LOCAL, inside="<driver type='qcow2'/><transient/>")))),
+        mirrored(),
     ),
     Case("COPY_POOL_MISSING", B, copied(pool=replace(ROOMY, active=False)), copied()),
     Case("COPY_POOL_MISSING", B, copied(pools={"*": "fast"}), copied(pools={"*": "default"})),

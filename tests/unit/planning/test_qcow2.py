@@ -97,3 +97,36 @@ def test_anything_else_is_no_image(data: bytes) -> None:
 )
 def test_where_the_file_below_is(name: str, expected: str | None) -> None:
     assert backing_path(name, "/images/top.qcow2") == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("compat=1.1", ()),
+        ("compression_type=zstd", ("has clusters that are compressed with zstd",)),
+        ("extended_l2=on", ("has subclusters",)),
+    ],
+)
+def test_what_a_plain_image_does_not_have(tmp_path: Path, options: str, words: tuple[str, ...]) -> None:
+    qemu_img("create", "-f", "qcow2", "-o", options, tmp_path / "a.qcow2", "4M")
+    found = parse_header(head(tmp_path / "a.qcow2"))
+    assert found is not None
+    assert found.options == words
+
+
+def test_dirty_bitmaps(tmp_path: Path) -> None:
+    qemu_img("create", "-f", "qcow2", tmp_path / "a.qcow2", "4M")
+    qemu_img("bitmap", "--add", tmp_path / "a.qcow2", "one")
+    found = parse_header(head(tmp_path / "a.qcow2"))
+    assert found is not None
+    assert found.options == ("has dirty bitmaps for incremental backups",)
+
+
+def test_features_that_nobody_knows_here(tmp_path: Path) -> None:
+    qemu_img("create", "-f", "qcow2", tmp_path / "a.qcow2", "4M")
+    data = bytearray(head(tmp_path / "a.qcow2"))
+    data[72 + 7] |= 1
+    data[72] |= 1
+    found = parse_header(bytes(data))
+    assert found is not None
+    assert found.options == ("was not closed as it should have been", "has features that are unknown here")

@@ -86,6 +86,50 @@ def test_offline(source: DomainView | None, destination: DomainView | None, expe
     assert decide_outcome(Method.OFFLINE, source, destination, RUN) is expected
 
 
+MIRRORED_OFF = [
+    (view("a", OFF), None, Outcome.AT_SOURCE),
+    (view("a", PAUSED), None, Outcome.AT_SOURCE),
+    (view("a"), None, Outcome.AT_SOURCE),
+    (view("a", PAUSED, 2), None, Outcome.AT_SOURCE),
+    (view("a", PAUSED, job=True), view("b", PAUSED, 2), Outcome.IN_PROGRESS),
+    (view("a", PAUSED, job=True), view("b", PAUSED), Outcome.IN_PROGRESS),
+    (view("a", PAUSED), view("b", PAUSED, 11), Outcome.UNSETTLED),
+    (view("a", PAUSED), view("b", PAUSED), Outcome.UNSETTLED),
+    (view("a", OFF, 4), view("b", PAUSED, 2), Outcome.UNSETTLED),
+    (view("a", OFF, 4), view("b", PAUSED), Outcome.ARRIVED),
+    (view("a", OFF, 0), view("b", PAUSED), Outcome.ARRIVED),
+    (view("a", OFF, 4), view("b", PAUSED, mark=THEIRS), Outcome.MOVED),
+    (view("a", OFF, 4), view("b"), Outcome.MOVED),
+    (view("a", OFF, 4), view("b", OFF), Outcome.AT_SOURCE),
+    (view("a"), view("b", OFF), Outcome.AT_SOURCE),
+    (view("a"), view("b", PAUSED), Outcome.BOTH_RUNNING),
+    (view("a", PAUSED), view("b"), Outcome.BOTH_RUNNING),
+    (view("a"), view("b"), Outcome.BOTH_RUNNING),
+    (None, view("b", PAUSED), Outcome.MOVED),
+    (None, view("b", OFF), Outcome.MOVED),
+    (None, view("b", OFF, mark=THEIRS), Outcome.UNCLEAR),
+    (None, None, Outcome.NOWHERE),
+]
+
+
+@pytest.mark.parametrize(("source", "destination", "expected"), MIRRORED_OFF)
+def test_started_paused_to_be_mirrored(
+    source: DomainView | None, destination: DomainView | None, expected: Outcome
+) -> None:
+    assert decide_outcome(Method.OFFLINE, source, destination, RUN, mirrored_off=True) is expected
+
+
+def test_it_is_never_resumed_and_never_given_up_while_somebody_runs_it() -> None:
+    """SOURCE_PAUSED has rollback resume the source; AT_SOURCE and ARRIVED have it remove the destination's."""
+    for state, reason, mark in product(DomainState, range(14), (OURS, THEIRS, None)):
+        for source in (None, view("a", state, reason), view("a", OFF, 4)):
+            for destination in (None, view("b", state, reason, mark=mark), view("b", PAUSED, mark=mark)):
+                outcome = decide_outcome(Method.OFFLINE, source, destination, RUN, mirrored_off=True)
+                assert outcome is not Outcome.SOURCE_PAUSED
+                if destination is not None and destination.active and destination.state is not PAUSED:
+                    assert outcome not in (Outcome.AT_SOURCE, Outcome.ARRIVED)
+
+
 def test_an_active_source_alone_is_never_called_moved_and_an_absent_one_never_at_source() -> None:
     """Over all combinations: rolling back a VM that runs on the destination would lose it, and so would the reverse."""
     states = list(DomainState)
