@@ -34,6 +34,8 @@ class Network:
     """Its addresses, as ``address/prefix``."""
     devices: tuple[str, ...] = ()
     """Interfaces of the host that it goes out by."""
+    port_groups: frozenset[str] = frozenset()
+    """Names under which cards may be treated in their own way, with a VLAN for example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class HostFacts:
     """Size in KiB -> huge pages of it that are free, of all nodes together; None when it does not say."""
     tpm_versions: frozenset[str] | None = None
     """Versions of emulated TPMs that it offers; None when it does not say."""
+    security_models: frozenset[str] | None = None
+    """Security drivers that its libvirt runs (``selinux``, ``apparmor``, ``dac``); None when it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

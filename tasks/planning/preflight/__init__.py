@@ -16,6 +16,7 @@ from tasks.planning.preflight import (
     mounts,
     network,
     paused,
+    ties,
     writing,
 )
 from tasks.planning.preflight.registry import Rule
@@ -72,6 +73,8 @@ RULES: tuple[Rule, ...] = (
     capacity.check_cpus,
     capacity.check_hugepages,
     capacity.check_cpu_model,
+    ties.check_clocks,
+    ties.check_security_models,
     network.check_networks,
     network.check_bridges,
     network.check_filters,

@@ -82,10 +82,13 @@ SIDES = {"source": "alpha", "destination": "beta"}
 OK = situation()
 OK_OFF = situation(offline=True)
 NVRAM = "<nvram>/var/lib/libvirt/qemu/nvram/web_VARS.fd</nvram>"
+NFS_NVRAM = "<nvram type='network'><source protocol='nfs' name='/e/v'><host name='h'/></source></nvram>"
 SHARED_NVRAM = f"<nvram>{SHARED}/web_VARS.fd</nvram>"
 TPM = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
 TPM_ELSEWHERE = "<tpm><backend type='emulator' version='2.0'><source type='dir' path='/srv/tpm'/></backend></tpm>"
 NODE_1 = "<numatune><memory mode='strict' nodeset='1'/></numatune>"
+TSC = "<cpu mode='custom'><model>Skylake</model><feature policy='require' name='invtsc'/></cpu>"
+GROUPED = "<interface type='network'><source network='n' portgroup='dmz'/></interface>"
 HUGE = "<memoryBacking><hugepages><page size='2' unit='MiB'/></hugepages></memoryBacking>"
 PCI_ADDRESS = "<address domain='0' bus='1' slot='2' function='0'/>"
 PCI = f"<hostdev mode='subsystem' type='pci'><source>{PCI_ADDRESS}</source></hostdev>"
@@ -132,6 +135,11 @@ def secret(there: dict[str, bool]) -> Situation:
     """An encrypted disk, and a destination with these secrets."""
     disk = file_disk(f"{SHARED}/b", target="vdb", inside=f"<encryption><secret uuid='{OTHER_UUID}'/></encryption>")
     return dev(disk, destination=facts("beta", secrets=there))
+
+
+def labelled(model: str, there: set[str]) -> Situation:
+    """A definition with a label of a security driver, and a destination with these drivers."""
+    return extra(f"<seclabel model='{model}'/>", destination=facts("beta", security_models=frozenset(there)))
 
 
 def filtered(there: frozenset[str]) -> Situation:
@@ -359,6 +367,8 @@ CASES = [
     # State beside the disks
     Case("NVRAM_COPIED", I, boot(NVRAM, offline=True), boot(SHARED_NVRAM, offline=True)),
     Case("NVRAM_LEFT_ON_SOURCE", I, boot(NVRAM), boot(SHARED_NVRAM)),
+    Case("NVRAM_NOT_A_FILE", B, boot("<nvram type='block'><source dev='/dev/n'/></nvram>"), boot(NVRAM)),
+    Case("NVRAM_NOT_A_FILE", B, boot("<nvram><source pool='p' volume='v'/></nvram>", offline=True), boot(NFS_NVRAM)),
     Case("TPM_STATE_NOT_COPIED", B, dev(TPM_ELSEWHERE, offline=True), dev(TPM, offline=True)),
     Case("TPM_STATE_COPIED", I, dev(TPM, offline=True), OK_OFF),
     Case("TPM_STATE_LEFT_ON_SOURCE", I, dev(TPM), OK),
@@ -473,6 +483,11 @@ CASES = [
     Case("CPU_INCOMPATIBLE", B, situation(cpu_fits=False), situation(cpu_fits=True)),
     Case("CPU_HOST_PASSTHROUGH", W, extra("<cpu mode='host-passthrough'/>"), extra("<cpu mode='custom'/>")),
     Case("CPU_FOLLOWS_HOST", I, extra("<cpu mode='host-model'/>"), extra("<cpu mode='custom'/>")),
+    Case("TSC_RATE_UNKNOWN", B, extra(TSC), extra(TSC + "<clock><timer name='tsc' frequency='2400000000'/></clock>")),
+    Case("TSC_RATE_UNKNOWN", B, extra(TSC), extra(TSC, offline=True)),
+    Case("CLOCK_LOCAL_TIME", W, extra("<clock offset='localtime'/>"), extra("<clock offset='utc'/>")),
+    Case("SECURITY_MODEL_MISSING", B, labelled("selinux", {"apparmor"}), labelled("selinux", {"selinux"})),
+    Case("SECURITY_MODEL_MISSING", B, labelled("apparmor", {"none", "dac"}), labelled("dac", {"none"})),
     # Connections
     Case("NETWORK_MISSING", B, dev(card("network", "network='dmz'")), dev(card("network", "network='default'"))),
     Case("NETWORK_MISSING", B, dev(card("network", "network='dmz'"), offline=True), OK_OFF),
@@ -481,6 +496,12 @@ CASES = [
         B,
         dev(card("network", "network='n'"), destination=facts("beta", networks=(Network("n", active=False),))),
         dev(card("network", "network='n'"), destination=facts("beta", networks=(Network("n", active=True),))),
+    ),
+    Case(
+        "PORT_GROUP_MISSING",
+        B,
+        dev(GROUPED, destination=facts("beta", networks=(Network("n", active=True),))),
+        dev(GROUPED, destination=facts("beta", networks=(Network("n", active=True, port_groups=frozenset({"dmz"})),))),
     ),
     Case("BRIDGE_MISSING", B, dev(card("bridge", "bridge='br7'")), dev(card("bridge", "bridge='br0'"))),
     Case("INTERFACE_MISSING", B, dev(card("direct", "dev='eth7'")), dev(card("direct", "dev='eth0'"))),
@@ -494,6 +515,13 @@ CASES = [
     Case("INTERFACE_SCRIPT", W, dev("<interface type='ethernet'><script path='/etc/up'/></interface>"), OK),
     Case("GRAPHICS_LISTEN_ADDRESS", W, dev(LISTEN.format("10.0.0.1")), dev(LISTEN.format("0.0.0.0"))),
     Case("GRAPHICS_LISTEN_MOVED", I, dev(LISTEN.format("alpha.example")), dev(LISTEN.format("127.0.0.1"))),
+    Case("GRAPHICS_PORT", W, dev("<graphics type='vnc' port='5901'/>"), dev("<graphics type='vnc' port='-1'/>")),
+    Case(
+        "GRAPHICS_PORT",
+        W,
+        dev("<graphics type='spice' tlsPort='5902'/>"),
+        dev("<graphics type='vnc' websocket='5700'/>", inactive=domain_xml()),
+    ),
     Case("GRAPHICS_SOCKET", I, dev("<graphics type='vnc' socket='/run/vnc.sock'/>"), OK),
     Case(
         "CONSOLE_FILE", I, dev("<serial type='file'><source path='/var/log/c'/></serial>"), dev("<serial type='pty'/>")
