@@ -16,6 +16,7 @@ from tasks.planning.preflight import (
     mounts,
     network,
     paused,
+    servers,
     ties,
     writing,
 )
@@ -41,7 +42,7 @@ RULES: tuple[Rule, ...] = (
     disks.check_volume_disks,
     disks.check_odd_disks,
     disks.check_media,
-    disks.check_network_disks,
+    servers.check_network_disks,
     disks.check_disk_options,
     mounts.check_mounts,
     copying.check_copies,
@@ -63,7 +64,7 @@ RULES: tuple[Rule, ...] = (
     devices.check_secrets,
     devices.check_launch_security,
     devices.check_unknown_resources,
-    devices.check_endpoints,
+    servers.check_endpoints,
     capacity.check_virt_type,
     capacity.check_machine,
     machines.check_machine_alias,
@@ -91,6 +92,7 @@ ACCEPTABLE = frozenset(
     {
         "CPU_INCOMPATIBLE",
         "DEVICE_NOT_EMPTY",
+        "DISK_SERVER_LOCAL",
         "DISK_SHARING_UNPROVEN",
         "FILESYSTEM_NOT_SHARED",
         "HYPERVISOR_OLDER",

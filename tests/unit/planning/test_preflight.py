@@ -70,6 +70,12 @@ def backed(path: str) -> str:
     return domain_xml(file_disk(f"{SHARED}/top.qcow2", inside=f"<driver type='qcow2'/>{base}"))
 
 
+def served(host: str) -> str:
+    """A disk that a server has."""
+    source = f"<source protocol='nbd' name='x'><host {host}/></source>"
+    return f"<disk type='network' device='disk'>{source}<target dev='vdb'/></disk>"
+
+
 def volume(pool: str = "shared") -> str:
     return f"<disk type='volume'><source pool='{pool}' volume='v'/><target dev='vdb'/></disk>"
 
@@ -344,6 +350,16 @@ CASES = [
     ),
     Case("DISK_SHARING_UNPROVEN", B, dev("<disk type='block'><source dev='/dev/vg/a'/><target dev='vdb'/></disk>"), OK),
     Case("DISK_ON_NETWORK", I, dev(PR), OK),
+    Case("DISK_SERVER_LOCAL", B, dev(served("name='localhost' port='10809'")), dev(served("name='storage'"))),
+    Case(
+        "DISK_SERVER_LOCAL", B, dev(served("transport='unix' socket='/run/nbd.sock'")), dev(served("name='10.0.0.1'"))
+    ),
+    Case(
+        "DATA_FILE_UNSEEN",
+        W,
+        dev("", offline=True, chains={"vda": (replace(FILE, external_data=True),)}),
+        dev("", offline=True, chains={"vda": (FILE,)}),
+    ),
     Case("POOL_MISSING", B, dev(volume(), **hosts(destination=INACTIVE)), dev(volume())),
     Case("VOLUME_NOT_SHARED", B, dev(volume("default")), dev(volume())),
     Case("VOLUME_NOT_SHARED", B, dev(volume(), **hosts(destination=OTHER_EXPORT)), dev(volume())),
@@ -424,6 +440,12 @@ CASES = [
     Case("QEMU_COMMANDLINE", B, extra(QEMU), OK),
     Case("RESOURCE_UNKNOWN", B, dev("<teleporter to='mars'/>"), OK),
     Case("REMOTE_ENDPOINT", I, dev("<serial type='tcp'><source host='logs' service='9'/></serial>"), OK),
+    Case(
+        "REMOTE_ENDPOINT",
+        I,
+        dev("<channel type='unix'><source mode='bind' path='/run/a.sock'/></channel>"),
+        dev("<channel type='unix'><source mode='bind' path='/run/auto'/></channel>", inactive=domain_xml()),
+    ),
     # What the destination can run
     Case("VIRT_TYPE_MISSING", B, situation(destination=facts("beta", virt_types=frozenset({"qemu"}))), OK),
     Case("ARCH_DIFFERS", B, situation(destination=facts("beta", arch="aarch64")), OK),
