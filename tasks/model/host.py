@@ -19,6 +19,8 @@ class Pool:
     """For network pools ``host:directory``; the same on two hosts when it is the same export."""
     capacity_bytes: int = 0
     available_bytes: int = 0
+    options: tuple[str, ...] = ()
+    """Mount options that its definition names, for example ``soft``."""
 
 
 @dataclass(frozen=True, slots=True)

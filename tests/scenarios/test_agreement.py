@@ -23,6 +23,7 @@ from tasks.model.finding import Severity
 from tasks.parallel import make_thread
 from tests.lab import Guest, Lab
 from tests.lab.devices import add_device, remove_device
+from tests.lab.guest import POOL_PATHS
 from tests.lab.shell import until
 from tests.scenarios.stack import Stack, stack
 
@@ -43,7 +44,7 @@ VOLUME = (
 )
 
 
-ONLY_DIR = "/srv/only"
+ONLY_DIR = "/var/lib/libvirt/only-dir"
 P9 = f"<filesystem type='mount' accessmode='mapped'><source dir='{ONLY_DIR}'/><target dir='only'/></filesystem>"
 LOG = f"<serial type='file'><source path='{ONLY_DIR}/serial.log'/><target port='1'/></serial>"
 MAC = "52:54:00:a9:ee:01"
@@ -61,6 +62,12 @@ LABEL = (
 SECRET_DISK = f"""<disk type='network' device='disk'><source protocol='rbd' name='pool/image'><host name='10.88.0.9'/>
 <auth username='a'><secret type='ceph' uuid='{OTHER_UUID}'/></auth></source><target dev='vdz' bus='virtio'/></disk>"""
 USB = "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1'/><product id='0x2'/></source></hostdev>"
+V3_IMAGE = f"{POOL_PATHS['shared']}/agree-v3.qcow2"
+V3_DISK = f"""<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='{V3_IMAGE}'/>
+<target dev='vdy' bus='virtio'/></disk>"""
+NBD_PORT = 10987
+NBD_DISK = f"""<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='nbd' name='x'>
+<host name='127.0.0.1' port='{NBD_PORT}'/></source><target dev='vdx' bus='virtio'/></disk>"""
 UEFI = "<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader>"
 
 
@@ -135,6 +142,31 @@ def iso_here(lab: Lab) -> Iterator[None]:
         yield
     finally:
         file.unlink()
+
+
+@contextmanager
+def image_there(lab: Lab) -> Iterator[None]:
+    """Shared storage has an image of the kind that keeps bitmaps."""
+    lab.host("alpha").run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=1.1", V3_IMAGE, "4M"])
+    try:
+        yield
+    finally:
+        lab.host("alpha").run(["rm", "--force", V3_IMAGE])
+
+
+@contextmanager
+def server_here(lab: Lab) -> Iterator[None]:
+    """Alpha serves a disk to itself."""
+    alpha = lab.host("alpha")
+    image = alpha.root / "served.raw"
+    image.write_bytes(bytes(4 << 20))
+    command = ["qemu-nbd", "-t", "-f", "raw", "-x", "x", "-b", "127.0.0.1", "-p", str(NBD_PORT), str(image)]
+    pid = alpha.start_daemon(command, alpha.root / "served.log")
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        image.unlink()
 
 
 @contextmanager
@@ -217,7 +249,8 @@ def saved(lab: Lab, guest: Guest) -> Iterator[None]:
 def with_checkpoint(lab: Lab, guest: Guest) -> Iterator[None]:
     """A backup was made of it, and the next one shall be incremental."""
     with contextlib.closing(lab.host("alpha").connect()) as conn:
-        xml = "<domaincheckpoint><name>one</name></domaincheckpoint>"
+        disks = "<disk name='vda' checkpoint='no'/><disk name='vdy' checkpoint='bitmap'/>"
+        xml = f"<domaincheckpoint><name>one</name><disks>{disks}</disks></domaincheckpoint>"
         conn.lookupByUUIDString(guest.uuid).checkpointCreateXML(xml)
     yield
 
@@ -337,11 +370,6 @@ CASES = [
         change=("bus='virtio'/></disk>", "bus='virtio'/><transient/></disk>"),
     ),
     Case(
-        "TSC_RATE_UNKNOWN",
-        libvirt.VIR_ERR_OPERATION_INVALID,
-        change=within("cpu", "<feature policy='require' name='invtsc'/>"),
-    ),
-    Case(
         "MANAGED_SAVE",
         stricter="libvirt leaves the saved memory behind, for whoever gets that name next",
         beside=saved,
@@ -349,6 +377,8 @@ CASES = [
     Case(
         "CHECKPOINTS_LOST",
         stricter="libvirt forgets checkpoints without a word",
+        options={"extra_xml": V3_DISK},
+        around=image_there,
         beside=with_checkpoint,
         severity=Severity.WARNING,
     ),
@@ -363,6 +393,7 @@ CASES = [
     Case(
         "FILESYSTEM_NOT_SHARED", stricter=STARTS_NO_MORE, start="off", options={"extra_xml": P9}, around=directory_here
     ),
+    Case("DISK_SERVER_LOCAL", libvirt.VIR_ERR_INTERNAL_ERROR, options={"extra_xml": NBD_DISK}, around=server_here),
     Case(
         "MAC_IN_USE",
         stricter="libvirt does not compare addresses of network cards",
@@ -447,7 +478,7 @@ EVERYDAY = """<serial type='pty'><target port='0'/></serial>
 <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
 <input type='tablet' bus='virtio'/><graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'/>
 <video><model type='virtio'/></video><rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
-<watchdog model='itco' action='reset'/><panic model='pvpanic'/></devices>"""
+<watchdog model='i6300esb' action='reset'/><panic model='pvpanic'/></devices>"""
 """What virt-install gives a VM."""
 
 

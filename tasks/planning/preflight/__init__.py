@@ -45,6 +45,7 @@ RULES: tuple[Rule, ...] = (
     servers.check_network_disks,
     disks.check_disk_options,
     mounts.check_mounts,
+    mounts.check_mount_options,
     copying.check_copies,
     copying.check_named_disks,
     copying.check_verification,

@@ -148,6 +148,11 @@ def labelled(model: str, there: set[str]) -> Situation:
     return extra(f"<seclabel model='{model}'/>", destination=facts("beta", security_models=frozenset(there)))
 
 
+def mounted_with(options: str) -> Situation:
+    """A pool of the destination, on which the disk stays, mounted with these options."""
+    return situation(**hosts(destination=replace(POOL, options=(options,))))  # type: ignore[arg-type]
+
+
 def filtered(there: frozenset[str]) -> Situation:
     """A network card with a filter, and a destination with these."""
     card = "<interface type='user'><filterref filter='clean-traffic'/></interface>"
@@ -363,6 +368,8 @@ CASES = [
     Case("POOL_MISSING", B, dev(volume(), **hosts(destination=INACTIVE)), dev(volume())),
     Case("VOLUME_NOT_SHARED", B, dev(volume("default")), dev(volume())),
     Case("VOLUME_NOT_SHARED", B, dev(volume(), **hosts(destination=OTHER_EXPORT)), dev(volume())),
+    Case("MOUNT_OPTIONS_RISKY", W, mounted_with("hard,nolock"), mounted_with("hard,vers=4.2")),
+    Case("MOUNT_OPTIONS_RISKY", W, mounted_with("soft"), mounted_with("hard")),
     Case("VOLUME_SHARED", I, dev(volume()), dev(volume("default"))),
     Case("DISK_IS_HOST_DEVICE", B, dev("<disk type='nvme'><source namespace='1'/><target dev='vdb'/></disk>"), OK),
     Case("DISK_TYPE_UNKNOWN", B, dev("<disk type='new'><source a='1'/><target dev='vdb'/></disk>"), OK),
