@@ -62,10 +62,11 @@ def places_of(root: Element) -> dict[Element, str]:
     """The XPath of every element, by one walk: lxml's ``getpath`` counts the siblings anew for each."""
     places = {root: f"/{_step(root)}"}
     for parent in root.iter():
-        children = list(parent)
-        many, seen = Counter(map(_step, children)), Counter[str]()
-        for position, child in enumerate(children, 1):
-            step = _step(child)
+        children = [(child, _step(child)) for child in parent]
+        if not children:
+            continue
+        many, seen = Counter(step for _, step in children), Counter[str]()
+        for position, (child, step) in enumerate(children, 1):
             seen[step] += 1
             index = position if step == "*" else seen[step]
             places[child] = f"{places[parent]}/{step}" + (f"[{index}]" if step == "*" or many[step] > 1 else "")

@@ -194,7 +194,8 @@ def check_disk_options(s: Situation) -> list[Finding]:
     for disk in s.disks:
         if disk.transient:
             message = f"{disk.target} is transient, and what it holds is lost when the VM is stopped"
-            findings.append(blocker_if(s.live, "DISK_TRANSIENT", message, "shut the VM down and move it offline"))
+            hint = "shut the VM down and move it offline" if s.live else "expected; it starts anew there"
+            findings.append(blocker_if(s.live, "DISK_TRANSIENT", message, hint))
         if disk.shareable:
             findings.append(info("DISK_SHAREABLE", f"{disk.target} may be in use by other VMs; it is not touched"))
     for found in s.resources("persistent-reservations"):
