@@ -99,6 +99,8 @@ def _special(element: Element, path: str) -> Iterator[_Found]:
     for name, beside in PORTS_ALONE.get(path, {}).items():
         if element.get(name) and not element.get(beside):
             yield _found("address", f":{element.get(name)}", element, f"/@{name}")
+    if path == "devices/vsock/cid" and element.get("auto") != "yes" and element.get("address"):
+        yield _found("vsock-cid", element.get("address", ""), element, "/@address")
     if path == "devices/graphics":
         yield from _graphics_ports(element)
 
@@ -108,7 +110,7 @@ def _graphics_ports(element: Element) -> Iterator[_Found]:
     chosen = element.get("autoport") == "yes"
     for name in ("port", "tlsPort", "websocket"):
         value = element.get(name, "")
-        if value.isascii() and value.isdigit() and int(value) > 0 and not (chosen and name != "websocket"):
+        if value.isascii() and value.isdigit() and value.strip("0") and not (chosen and name != "websocket"):
             yield _found("port", value, element, f"/@{name}")
 
 

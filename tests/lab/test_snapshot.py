@@ -25,7 +25,9 @@ DOMAIN = (
     f"<domain type='qemu'><name>seen</name><uuid>{UUID}</uuid><memory>{{}}</memory><os><type>hvm</type></os></domain>"
 )
 SECRET = f"<secret><uuid>{UUID}</uuid><usage type='ceph'><name>seen</name></usage></secret>"
-POOL = "<pool type='dir'><name>seen</name><target><path>/var/lib/libvirt/seen</path></target></pool>"
+POOL = (
+    f"<pool type='dir'><name>seen</name><uuid>{UUID}</uuid><target><path>/var/lib/libvirt/seen</path></target></pool>"
+)
 NETWORK = f"<network><name>seen</name><uuid>{UUID}</uuid><bridge name='{{}}'/></network>"
 NAMES = {"var/lib/libvirt/qemu/nvram/seen_VARS.fd", f"var/lib/libvirt/swtpm/{UUID}/tpm2/tpm2-00.permall"}
 NAMES |= {"var/lib/libvirt/qemu/save/seen.save"}
@@ -140,6 +142,7 @@ def test_a_change_is_seen(
 ) -> None:
     """That the thing is there at all, and that it is another one than before."""
     host = lab.host("beta")
+    (host.root / "etc/libvirt/qemu/autostart").mkdir(exist_ok=True)  # libvirt makes it once, and keeps it
     with closing(host.connect()) as conn:
         before = snapshot(lab, "beta")
         with change(conn, host) as alter:

@@ -478,7 +478,7 @@ EVERYDAY = """<serial type='pty'><target port='0'/></serial>
 <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
 <input type='tablet' bus='virtio'/><graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'/>
 <video><model type='virtio'/></video><rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
-<watchdog model='i6300esb' action='reset'/><panic model='pvpanic'/></devices>"""
+<watchdog model='i6300esb' action='reset'/><panic model='isa'/></devices>"""
 """What virt-install gives a VM."""
 
 

@@ -80,6 +80,9 @@ def test_a_vm_that_crashed_on_its_arrival(running: Stack, lab: Lab, make_guest: 
     asked = running.client.submit({"vm": guest.name, "destination": "beta"})
     running.wait_held()
     kill_qemu(lab.host("beta"), guest)
+    until(
+        lambda: (seen := lab.states(guest.uuid)["beta"]) is not None and not seen.active, 20, "libvirt does not see it"
+    )
     running.release()
     record = running.wait_end(asked.id)
     assert record.state is State.NEEDS_ATTENTION, running.diagnosis(record.id)

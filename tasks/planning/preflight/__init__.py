@@ -104,6 +104,7 @@ ACCEPTABLE = frozenset(
         "PAUSED_SINCE_START",
         "QEMU_COMMANDLINE",
         "RESOURCE_UNKNOWN",
+        "SECURITY_MODEL_MISSING",
     }
 )
 """Blockers that say "cannot be seen" or "not promised": a person may know better, and takes it upon himself by naming

@@ -424,7 +424,7 @@ CASES = [
         "VSOCK_ADDRESS",
         W,
         dev("<vsock><cid auto='no' address='3'/></vsock>"),
-        dev("<vsock><cid auto='yes'/></vsock>"),
+        dev("<vsock><cid auto='yes' address='3'/></vsock>"),
     ),
     Case("VIRTIOFS_LIVE", B, dev(VIRTIOFS.format(f"{SHARED}/d")), dev(VIRTIOFS.format(f"{SHARED}/d"), offline=True)),
     Case("FILESYSTEM_NOT_SHARED", B, dev(P9.format("/data"), offline=True), dev(P9.format(f"{SHARED}/d"))),

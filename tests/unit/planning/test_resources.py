@@ -208,6 +208,7 @@ def test_what_is_not_recognised_is_reported(xml: str, value: str) -> None:
         domain_xml("<disk><target dev='vda' bus='virtio'/><address type='pci' bus='0'/></disk>"),
         domain_xml("<controller type='usb'><alias name='ua-x'/></controller>"),
         domain_xml("<channel type='spicevmc'><target type='virtio' name='com.redhat.spice.0'/></channel>"),
+        domain_xml("<vsock model='virtio'><cid auto='yes' address='7'/></vsock>"),
         domain_xml("<graphics type='vnc' port='5900' autoport='yes' websocket='-1'/><graphics type='vnc' port='-1'/>"),
         domain_xml("", extra="<features><brandnew state='on'/></features><cpu><feature name='x'/></cpu>"),
     ],
