@@ -121,8 +121,14 @@ def run_rules(situation: Situation) -> tuple[Finding, ...]:
 
 
 def _accept(finding: Finding, codes: Collection[str]) -> Finding:
-    """The finding as it counts when the request accepts these codes."""
-    if finding.code not in codes or (finding.severity is Severity.BLOCKER and finding.code not in ACCEPTABLE):
-        return finding
-    severity = Severity.WARNING if finding.severity is Severity.BLOCKER else finding.severity
-    return finding.model_copy(update={"severity": severity, "accepted": True})
+    """The finding as it counts when the request accepts these codes; a blocker says whether that would help."""
+    blocks, may_be = finding.severity is Severity.BLOCKER, finding.code in ACCEPTABLE
+    if finding.code in codes and not (blocks and not may_be):
+        severity = Severity.WARNING if blocks else finding.severity
+        return finding.model_copy(update={"severity": severity, "accepted": True})
+    if finding.code in codes:
+        return finding.model_copy(update={"hint": f"{finding.hint}; it cannot be accepted"})
+    if blocks and may_be and "--accept" not in finding.hint:
+        hint = f"{finding.hint}; if you know better: --accept {finding.code}"
+        return finding.model_copy(update={"hint": hint.removeprefix("; ")})
+    return finding

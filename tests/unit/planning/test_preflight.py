@@ -615,7 +615,15 @@ def test_a_named_blocker_is_accepted_and_said_to_be(code: str) -> None:
 def test_no_other_blocker_can_be_accepted(code: str) -> None:
     case = next(case for case in CASES if case.code == code and case.severity is B)
     accepting = replace(case.objects, request=case.objects.request.model_copy(update={"accept": [code]}))
-    assert run_rules(accepting) == run_rules(case.objects)
+    refused = [f for f in run_rules(accepting) if f.code == code]
+    assert all(f.severity is B and not f.accepted and f.hint.endswith("it cannot be accepted") for f in refused)
+    assert [f for f in run_rules(accepting) if f.code != code] == [f for f in run_rules(case.objects) if f.code != code]
+
+
+@pytest.mark.parametrize("code", sorted(ACCEPTABLE))
+def test_a_blocker_that_may_be_accepted_says_how(code: str) -> None:
+    case = next(case for case in CASES if case.code == code and case.severity is B)
+    assert all(f"--accept {code}" in f.hint for f in run_rules(case.objects) if f.code == code)
 
 
 def test_accepting_one_says_nothing_of_the_others() -> None:
