@@ -53,6 +53,11 @@ def parse_guests(capabilities: etree._Element, arch: str) -> Guests:
     )
 
 
+def parse_security_models(capabilities: etree._Element) -> frozenset[str] | None:
+    """Security drivers (https://libvirt.org/formatcaps.html); None when there is no word of them."""
+    return frozenset(model.text or "" for model in capabilities.findall("host/secmodel/model")) or None
+
+
 def parse_nodes(capabilities: etree._Element) -> frozenset[int] | None:
     """NUMA nodes (https://libvirt.org/formatcaps.html); None when there is no word of them."""
     ids = [cell.get("id", "") for cell in capabilities.findall("host/topology/cells/cell")]

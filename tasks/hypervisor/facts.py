@@ -9,7 +9,7 @@ from typing import Any
 import libvirt
 from lxml import etree
 
-from tasks.hypervisor.capabilities import parse_guests, parse_nodes, parse_page_sizes, parse_tpm
+from tasks.hypervisor.capabilities import parse_guests, parse_nodes, parse_page_sizes, parse_security_models, parse_tpm
 from tasks.hypervisor.connection import Connection, is_alive
 from tasks.hypervisor.named import read_nwfilters, read_secrets
 from tasks.hypervisor.networks import parse_network
@@ -95,6 +95,7 @@ def read_facts(
         cpu_xml="" if cpu is None else etree.tostring(cpu, encoding="unicode"),
         numa_nodes=parse_nodes(root),
         free_hugepages=_free_hugepages(connection, root),
+        security_models=parse_security_models(root),
         tpm_versions=static.get(
             f"tpm {emulator} {arch} {virt_type}",
             generation,

@@ -31,6 +31,7 @@ def parse_network(xml: str, *, active: bool) -> Network:
         mode="" if forward is None else forward.get("mode", "nat"),
         ranges=tuple(r for r in ranges if r),
         devices=tuple(dict.fromkeys(device for device in devices if device)),
+        port_groups=frozenset(group.get("name", "") for group in root.findall("portgroup")),
     )
 
 

@@ -47,6 +47,10 @@ def read_pools(connection: Connection) -> tuple[Pool, ...]:
     return tuple(sorted((pool for pool in pools if pool is not None), key=lambda pool: pool.name))
 
 
+MOUNT_OPTIONS = "{{{0}}}mount_opts/{{{0}}}option".format("http://libvirt.org/schemas/storagepool/fs/1.0")
+"""Where a pool's definition names options of its mount (https://libvirt.org/formatstorage.html)."""
+
+
 def parse_pool(xml: str, *, active: bool) -> Pool:
     """A pool's definition. Its source is ``host:directory`` for network pools, else the device or directory."""
     root = etree.fromstring(xml.encode(), etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
@@ -58,6 +62,7 @@ def parse_pool(xml: str, *, active: bool) -> Pool:
         source=_parse_source(root),
         capacity_bytes=int(root.findtext("capacity") or 0),
         available_bytes=int(root.findtext("available") or 0),
+        options=tuple(option.get("name", "") for option in root.iterfind(MOUNT_OPTIONS)),
     )
 
 

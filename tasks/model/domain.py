@@ -144,6 +144,8 @@ class Interface:
     """Name of the network, bridge or device."""
     mac: str | None = None
     model: str | None = None
+    port_group: str | None = None
+    """Group of the libvirt network that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,10 @@ class Domain:
     disks: tuple[Disk, ...] = ()
     interfaces: tuple[Interface, ...] = ()
     graphics: tuple[Graphics, ...] = ()
+    clock: str = ""
+    """What the guest's clock starts from: utc, localtime, timezone, variable, absolute; empty when it does not say."""
+    unbound_tsc: bool = False
+    """The guest is promised a time stamp counter of constant rate (invtsc), and no rate is written down."""
     tpm: str = ""
     """Version of an emulated TPM (``2.0``, ``1.2``), which keeps state on the host; empty: there is none."""
     agent: bool = False

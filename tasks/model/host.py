@@ -19,6 +19,8 @@ class Pool:
     """For network pools ``host:directory``; the same on two hosts when it is the same export."""
     capacity_bytes: int = 0
     available_bytes: int = 0
+    options: tuple[str, ...] = ()
+    """Mount options that its definition names, for example ``soft``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Network:
     """Its addresses, as ``address/prefix``."""
     devices: tuple[str, ...] = ()
     """Interfaces of the host that it goes out by."""
+    port_groups: frozenset[str] = frozenset()
+    """Names under which cards may be treated in their own way, with a VLAN for example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class HostFacts:
     """Size in KiB -> huge pages of it that are free, of all nodes together; None when it does not say."""
     tpm_versions: frozenset[str] | None = None
     """Versions of emulated TPMs that it offers; None when it does not say."""
+    security_models: frozenset[str] | None = None
+    """Security drivers that its libvirt runs (``selinux``, ``apparmor``, ``dac``); None when it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ def parse_domain(xml: str) -> Domain:
         disks=tuple(_disk(d) for d in root.findall("devices/disk")),
         interfaces=tuple(_interface(i) for i in root.findall("devices/interface")),
         graphics=tuple(_graphics(g) for g in root.findall("devices/graphics")),
+        clock=attribute_of(root, "clock", "offset") or "",
+        unbound_tsc=_unbound_tsc(root),
         tpm=_tpm(root),
         agent=_has_agent(root),
         hostdevs=_hostdevs(root),
@@ -114,6 +116,12 @@ def _cpu(root: Element) -> str:
     """What is below it that libvirt compares; NUMA cells and cache are the guest's own affair."""
     cpu = root.find("cpu")
     return "" if cpu is None else etree.tostring(cpu, encoding="unicode", with_tail=False)
+
+
+def _unbound_tsc(root: Element) -> bool:
+    required = [f for f in root.findall("cpu/feature") if f.get("policy") == "require" and f.get("name") == "invtsc"]
+    rates = [t.get("frequency") for t in root.findall("clock/timer") if t.get("name") == "tsc"]
+    return bool(required) and not any(rates)
 
 
 def _tpm(root: Element) -> str:
@@ -179,6 +187,7 @@ def _interface(interface: Element) -> Interface:
         source=next((n for n in named if n), None),
         mac=attribute_of(interface, "mac", "address"),
         model=attribute_of(interface, "model", "type"),
+        port_group=source.get("portgroup") if source is not None else None,
     )
 
 

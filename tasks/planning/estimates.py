@@ -11,6 +11,8 @@ SEEN = 8
 """How many of the last moves over a link count: enough for a spread, few enough to follow a link that changes."""
 FIRST_GUESS = 2.0
 """With one rate seen the true one may be half or twice of it; said so, rather than measured."""
+LEAST_BPS = 1.0
+"""A byte a second is no rate: nothing was measured, and to divide by it says nothing."""
 FIXED_S = 2.0
 """What every move takes beside its bytes: looking, preparing, verifying, letting go."""
 
@@ -25,7 +27,7 @@ def estimate_move(bytes_to_move: int, rates: Sequence[float]) -> Estimate | None
 
     The middle is that of the last few; the ends are the fastest and the slowest of them.
     """
-    seen = [rate for rate in rates if rate > 0][-SEEN:]
+    seen = [rate for rate in rates if rate >= LEAST_BPS][-SEEN:]
     if not seen:
         return None
     middle, slow, fast = statistics.median(seen), min(seen), max(seen)

@@ -19,6 +19,13 @@ PAUSED_POSTCOPY_FAILED = 13
 RUNNING_POSTCOPY = 10
 RUNNING_POSTCOPY_FAILED = 11
 SHUTOFF_MIGRATED = 4
+DAMAGED = {
+    (DomainState.PAUSED, 5): "is paused by an I/O error of a disk",
+    (DomainState.PAUSED, 10): "is paused because the guest crashed",
+    (DomainState.SHUTOFF, 3): "crashed",
+    (DomainState.SHUTOFF, 6): "could not be started",
+}
+"""States and reasons in which a VM is not as it was sent, and has not got there by its guest's own will."""
 
 
 class Outcome(StrEnum):
@@ -118,6 +125,11 @@ def _both_off(source: DomainView | None, destination: DomainView | None, run_id:
     if source is None or source.reason == SHUTOFF_MIGRATED:
         return Outcome.MOVED
     return Outcome.UNCLEAR
+
+
+def describe_damage(view: DomainView) -> str | None:
+    """What is wrong with a VM that came with its memory, after its name; None when nothing is."""
+    return "crashed" if view.state is DomainState.CRASHED else DAMAGED.get((view.state, view.reason))
 
 
 def paused_by_migration(view: DomainView) -> bool:

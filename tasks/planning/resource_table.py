@@ -30,7 +30,6 @@ SKIPPED = frozenset(
         "devices/disk/product",
         "devices/disk/wwn",
         "devices/interface/bandwidth",
-        "devices/interface/virtualport",
     }
 )
 """Subtrees that belong to the guest, to other programs, or to nobody."""
@@ -43,12 +42,10 @@ KINDS: dict[str, str] = {
     "os/kernel": "kernel",
     "os/initrd": "initrd",
     "os/dtb": "dtb",
+    "os/root": "directory",
     "os/acpi/table": "acpi-table",
     "os/nvram": "nvram",
     "os/nvram@template": "nvram-template",
-    "os/nvram/source@file": "nvram",
-    "os/nvram/source@dev": "nvram",
-    "os/nvram/source@name": "network-storage",
     "os/varstore@path": "nvram",
     "os/varstore@template": "nvram-template",
     "sysinfo/entry@file": "file",
@@ -59,6 +56,8 @@ KINDS: dict[str, str] = {
     "cputune/vcpupin@cpuset": "host-cpus",
     "cputune/emulatorpin@cpuset": "host-cpus",
     "cputune/iothreadpin@cpuset": "host-cpus",
+    "cputune/cachetune/cache@id": "host-cache",
+    "cputune/memorytune/node@id": "host-nodes",
     "numatune/memory@nodeset": "host-nodes",
     "numatune/memnode@nodeset": "host-nodes",
     "memoryBacking/hugepages/page@size": "hugepages",
@@ -69,6 +68,7 @@ KINDS: dict[str, str] = {
     # The emulator and what every device may have
     "devices/emulator": "emulator",
     # Disks
+    "devices/disk@file": "file",
     "devices/disk/source@file": "file",
     "devices/disk/source@dev": "block",
     "devices/disk/source@dir": "directory",
@@ -105,6 +105,11 @@ KINDS: dict[str, str] = {
     "devices/interface/source@portgroupid": "virtual-switch",
     "devices/interface/source@address": "address",
     "devices/interface/source/local@address": "address",
+    "devices/interface/source/ip@address": "address",
+    "devices/interface/source/ip@peer": "address",
+    "devices/interface/source/route@gateway": "address",
+    "devices/interface/virtualport/parameters@profileid": "port-profile",
+    "devices/interface/virtualport/parameters@managerid": "port-profile",
     "devices/interface/source@name": "network",
     "devices/interface/target@dev": "interface",
     "devices/interface/script@path": "script",
@@ -119,6 +124,7 @@ KINDS: dict[str, str] = {
     "devices/interface/rom@file": "rom",
     "devices/interface/backenddomain@name": "domain",
     # Character devices; the kind of source@path depends on the type
+    "devices/chardev@tty": "pty",
     "devices/chardev/source@path": "chardev",
     "devices/chardev/source@host": "address",
     "devices/chardev/source@master": "device-node",
@@ -144,6 +150,10 @@ KINDS: dict[str, str] = {
     "devices/audio@dev": "device-node",
     "devices/audio/input@dev": "device-node",
     "devices/audio/output@dev": "device-node",
+    "devices/audio/input@name": "audio-device",
+    "devices/audio/output@name": "audio-device",
+    "devices/audio/input@connectPorts": "audio-device",
+    "devices/audio/output@connectPorts": "audio-device",
     "devices/audio/input@serverName": "audio-server",
     "devices/audio/output@serverName": "audio-server",
     # Other devices
@@ -159,6 +169,9 @@ KINDS: dict[str, str] = {
     "devices/filesystem/binary@path": "binary",
     "devices/hostdev/source@name": "network-storage",
     "devices/hostdev/source@wwpn": "scsi-host",
+    "devices/hostdev/source/adapter@parent": "scsi-adapter",
+    "devices/hostdev/source/adapter@wwnn": "scsi-host",
+    "devices/hostdev/source/adapter@wwpn": "scsi-host",
     "devices/hostdev/source@file": "file",
     "devices/hostdev/source@dev": "device-node",
     "devices/hostdev/source/adapter@name": "scsi-adapter",
@@ -177,12 +190,12 @@ KINDS: dict[str, str] = {
     "devices/tpm/backend/source@dir": "tpm-state",
     "devices/tpm/backend/encryption@secret": "secret",
     "devices/tpm/backend/log@file": "log-file",
+    "devices/tpm/backend/profile@source": "tpm-profile",
     "devices/shmem@name": "shmem",
     "devices/shmem/server@path": "socket",
     "devices/memory/source/path": "memory-file",
     "devices/memory/source/nodemask": "host-nodes",
     "devices/memory/source/pagesize": "hugepages",
-    "devices/vsock/cid@address": "vsock-cid",
     "devices/lease/lockspace": "lockspace",
     "devices/lease/key": "lease-key",
     "devices/lease/target@path": "file",
@@ -191,6 +204,16 @@ KINDS: dict[str, str] = {
     "devices/panic/source@path": "file",
 }
 """Everything of the host that we recognise, with the kind it is reported as."""
+
+PORTED = frozenset({"devices/interface/source@address", "devices/interface/source/local@address"})
+"""Addresses that have their port beside them, in an attribute of that name."""
+
+PORTS_ALONE: dict[str, dict[str, str]] = {
+    "devices/chardev/source": {"service": "host"},
+    "devices/interface/source": {"port": "address"},
+    "devices/interface/source/local": {"port": "address"},
+}
+"""Elements -> attribute with a port -> attribute with its address; without one, every address of the host is meant."""
 
 GUEST_SIDE = frozenset(
     {
@@ -209,9 +232,6 @@ GUEST_SIDE = frozenset(
         "devices/disk/source@query",
         "devices/disk/source/reservations/source@mode",
         "devices/disk/source/reservations/source@type",
-        "os/nvram/source@protocol",
-        "os/nvram/source@startupPolicy",
-        "os/nvram/source@index",
         "devices/filesystem/target@dir",
         "devices/filesystem/source@usage",
         "devices/filesystem/source@units",
@@ -244,6 +264,7 @@ GUEST_SIDE = frozenset(
         "devices/hostdev/source/product@id",
         "devices/tpm/backend/source@type",
         "devices/hostdev/acpi@nodeset",
+        "devices/vsock/cid@address",  # unless it is fixed, see ``resources``
         "memoryBacking/source@type",
         "memoryBacking/hugepages/page@nodeset",
     }

@@ -20,8 +20,8 @@ OS_DESCENDANTS = _words(
     """
     acpi auth bios boot bootmenu cipher cmdline config cookie cookies dtb encryption feature firmware format host
     identity init initarg initdir initenv initgroup initiator initrd inituser iqn ivgen kernel label loader nvram
-    readahead reconnect reservations seclabel secret shim slice slices smbios snapshot source ssl table timeout type
-    varstore
+    readahead reconnect reservations root seclabel secret shim slice slices smbios snapshot source ssl table timeout
+    type varstore
     """
 )
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from tasks.model.domain import Resource
 from tasks.planning.addresses import format_address
-from tasks.planning.resource_table import CHARDEV_HOLDERS, CHARDEVS, GUEST_SIDE, HOST_ATTRIBUTES, KINDS, LAYERS, SKIPPED
+from tasks.planning.resource_table import (
+    CHARDEV_HOLDERS,
+    CHARDEVS,
+    GUEST_SIDE,
+    HOST_ATTRIBUTES,
+    KINDS,
+    LAYERS,
+    PORTED,
+    PORTS_ALONE,
+    SKIPPED,
+)
 from tasks.planning.resource_vocabulary import is_known_element
-from tasks.planning.xml_tree import Element, attributes_of, parse_domain_tree
+from tasks.planning.xml_tree import Element, attributes_of, parse_domain_tree, places_of
 
 _PATH_LIKE = re.compile(r"^/|://|[=,:;\s]/[\w.]")
 _SECRET_NAME = re.compile(r"pass|token|credential|cookie", re.IGNORECASE)
@@ -30,10 +41,24 @@ def list_resources(xml: str) -> tuple[Resource, ...]:
 
 def resources_of(root: Element) -> tuple[Resource, ...]:
     """As ``list_resources``, of a parsed ``domain`` element."""
-    return tuple(found for child in root for found in _visit(child, ""))
+    places = places_of(root)
+    return tuple(
+        Resource(kind=found.kind, value=found.value, xpath=places[found.element] + found.suffix, known=found.known)
+        for child in root
+        for found in _visit(child, "")
+    )
 
 
-def _visit(element: Element, parent: str) -> Iterator[Resource]:
+class _Found(NamedTuple):
+    kind: str
+    value: str
+    element: Element
+    suffix: str
+    """Leads from the element to the attribute."""
+    known: bool
+
+
+def _visit(element: Element, parent: str) -> Iterator[_Found]:
     """Resources of an element and of what is below it; ``parent`` is the folded path of its parent."""
     name = str(element.tag)
     path = _fold(parent, name)
@@ -43,7 +68,7 @@ def _visit(element: Element, parent: str) -> Iterator[Resource]:
         yield from _unknown(element)
         return
     if path in _HOST_ADDRESSES or (path == "devices/disk/source/address"):
-        yield _resource(*format_address(element), element)
+        yield _found(*format_address(element), element)
         return
     yield from _special(element, path)
     yield from _attributes(element, path)
@@ -59,16 +84,34 @@ def _fold(parent: str, name: str) -> str:
         return f"devices/chardev/{name}"
     if parent in ("devices/disk", "devices/disk/source") and name in LAYERS:
         return "devices/disk"
+    if parent == "os/nvram" and name == "source":
+        return "devices/disk/source"
     return f"{parent}/{name}" if parent else name
 
 
-def _special(element: Element, path: str) -> Iterator[Resource]:
+def _special(element: Element, path: str) -> Iterator[_Found]:
     """What takes more than one attribute to name."""
     if path == "devices/hostdev/source" and element.find("vendor") is not None:
         ids = [_id_of(element, name) for name in ("vendor", "product")]
-        yield _resource("usb", ":".join(ids), element)
+        yield _found("usb", ":".join(ids), element)
     if path == "memoryBacking/hugepages" and len(element) == 0:
-        yield _resource("hugepages", "default", element)
+        yield _found("hugepages", "default", element)
+    for name, beside in PORTS_ALONE.get(path, {}).items():
+        if element.get(name) and not element.get(beside):
+            yield _found("address", f":{element.get(name)}", element, f"/@{name}")
+    if path == "devices/vsock/cid" and element.get("auto") != "yes" and element.get("address"):
+        yield _found("vsock-cid", element.get("address", ""), element, "/@address")
+    if path == "devices/graphics":
+        yield from _graphics_ports(element)
+
+
+def _graphics_ports(element: Element) -> Iterator[_Found]:
+    """Ports that the definition fixes; libvirt chooses the others, and shows what it chose while the VM runs."""
+    chosen = element.get("autoport") == "yes"
+    for name in ("port", "tlsPort", "websocket"):
+        value = element.get(name, "")
+        if value.isascii() and value.isdigit() and value.strip("0") and not (chosen and name != "websocket"):
+            yield _found("port", value, element, f"/@{name}")
 
 
 def _id_of(element: Element, name: str) -> str:
@@ -76,25 +119,26 @@ def _id_of(element: Element, name: str) -> str:
     return found.get("id", "") if found is not None else ""
 
 
-def _attributes(element: Element, path: str) -> Iterator[Resource]:
+def _attributes(element: Element, path: str) -> Iterator[_Found]:
     for name, value in attributes_of(element):
         key = f"{path}@{name}"
         if not value or _SECRET_NAME.search(name):
             continue
         if kind := KINDS.get(key):
-            yield _resource(_kind(kind, element), _full_value(key, value, element), element, f"/@{name}")
+            yield _found(_kind(kind, element), _full_value(key, value, element), element, f"/@{name}")
         elif key not in GUEST_SIDE and _looks_like_host(path, name, value):
-            yield _resource(name, value, element, f"/@{name}", known=False)
+            yield _found(name, value, element, _step_to(name), known=False)
 
 
-def _text(element: Element, path: str) -> Iterator[Resource]:
+def _text(element: Element, path: str) -> Iterator[_Found]:
     text = (element.text or "").strip()
     if not text or _SECRET_NAME.search(path):
         return
     if kind := KINDS.get(path):
-        yield _resource(kind, text, element)
+        unit = f" {element.get('unit', 'KiB')}" if kind == "hugepages" else ""
+        yield _found(kind, f"{text}{unit}", element)
     elif _PATH_LIKE.search(text):
-        yield _resource("text", text, element, known=False)
+        yield _found("text", text, element, known=False)
 
 
 def _looks_like_host(path: str, name: str, value: str) -> bool:
@@ -105,6 +149,8 @@ def _looks_like_host(path: str, name: str, value: str) -> bool:
 def _kind(kind: str, element: Element) -> str:
     """Kinds that depend on the device's type."""
     holder = element.getparent()
+    if holder is not None and holder.tag == "nvram" and kind in ("file", "block"):
+        return "nvram"
     if kind == "chardev" and holder is not None:
         return _CHARDEV_KINDS.get(holder.get("type", ""), "character-device")
     if kind == "filesystem" and holder is not None and holder.find("driver") is not None:
@@ -129,6 +175,8 @@ def _full_value(key: str, value: str, element: Element) -> str:
         return f"{element.get('protocol')}:{value}"
     if key.endswith("/host@name") and element.get("port"):
         return f"{value}:{element.get('port')}"
+    if key in PORTED and element.get("port"):
+        return f"{value}:{element.get('port')}"
     if key.endswith("/source@host") and element.get("service"):
         return f"{value}:{element.get('service')}"
     if key == "memoryBacking/hugepages/page@size":
@@ -136,17 +184,21 @@ def _full_value(key: str, value: str, element: Element) -> str:
     return value
 
 
-def _unknown(element: Element) -> Iterator[Resource]:
+def _unknown(element: Element) -> Iterator[_Found]:
     """Everything said in a part of the document that we cannot judge."""
     name = str(element.tag).rpartition("}")[2]
-    yield _resource("element", name, element, known=False)
+    yield _found("element", name, element, known=False)
     for part in element.iter():
         for attribute, value in attributes_of(part):
             shown = HIDDEN if _SECRET_NAME.search(attribute) else value
-            yield _resource(name, shown, part, f"/@{attribute}", known=False)
+            yield _found(name, shown, part, _step_to(attribute), known=False)
         if text := (part.text or "").strip():
-            yield _resource(name, HIDDEN if _SECRET_NAME.search(str(part.tag)) else text, part, known=False)
+            yield _found(name, HIDDEN if _SECRET_NAME.search(str(part.tag)) else text, part, known=False)
 
 
-def _resource(kind: str, value: str, element: Element, suffix: str = "", *, known: bool = True) -> Resource:
-    return Resource(kind=kind, value=value, xpath=element.getroottree().getpath(element) + suffix, known=known)
+def _step_to(attribute: str) -> str:
+    return f"/@*[local-name()='{attribute.rpartition('}')[2]}']" if attribute.startswith("{") else f"/@{attribute}"
+
+
+def _found(kind: str, value: str, element: Element, suffix: str = "", *, known: bool = True) -> _Found:
+    return _Found(kind, value, element, suffix, known)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import re
+from collections import Counter
+
 from lxml import etree
 
 from tasks.model.errors import InvalidRequest
@@ -50,8 +54,47 @@ def parse_domain_tree(xml: str) -> Element:
     """
     root = parse_tree(xml)
     if root.tag != "domain":
-        raise _invalid(f"the root element is <{etree.QName(root).localname:.60}>, not <domain>")
+        raise _invalid(f"the root element is <{root.tag!s:.60}>, not <domain>")
     return root
+
+
+def places_of(root: Element) -> dict[Element, str]:
+    """The XPath of every element, by one walk: lxml's ``getpath`` counts the siblings anew for each."""
+    places = {root: f"/{_step(root)}"}
+    for parent in root.iter():
+        children = [(child, _step(child)) for child in parent]
+        if not children:
+            continue
+        many, seen = Counter(step for _, step in children), Counter[str]()
+        for position, (child, step) in enumerate(children, 1):
+            seen[step] += 1
+            index = position if step == "*" else seen[step]
+            places[child] = f"{places[parent]}/{step}" + (f"[{index}]" if step == "*" or many[step] > 1 else "")
+    return places
+
+
+def _step(element: Element) -> str:
+    """An element's name as XPath writes it; one of a namespace without a prefix has none."""
+    name = etree.QName(element)
+    if name.namespace is None:
+        return name.localname
+    return f"{element.prefix}:{name.localname}" if element.prefix else "*"
+
+
+def decode_xml(data: bytes) -> str:
+    """A document's text, in the encoding that it declares or that its first bytes show; UTF-8 where it says nothing.
+
+    Raises:
+        ValueError: the bytes are not what they are said to be, or there is no such encoding.
+    """
+    declared = re.match(rb"""\s*<\?xml[^>]*?encoding=["']([A-Za-z0-9._-]{1,40})["']""", data[:300])
+    encoding = declared[1].decode() if declared else "utf-8"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    try:
+        return data.decode(encoding)
+    except LookupError:
+        raise ValueError(f"there is no encoding {encoding}") from None
 
 
 def to_text(root: Element) -> str:

@@ -28,6 +28,7 @@ def print_plan(plan: Plan) -> None:
     print_pairs([("creates" if number == 0 else "", what) for number, what in enumerate(plan.creates)])
     if plan.allowed:
         print_pairs([("steps", " → ".join(step.removeprefix("tasks.steps.") for step in plan.steps))])
+    print_pairs([("findings", count_findings(plan.findings))])
     print_findings(plan.findings)
     if plan.outlook is not None:
         _print_alternatives(plan.outlook)
@@ -49,6 +50,13 @@ def _print_outlook(outlook: Outlook) -> None:
 def _print_alternatives(outlook: Outlook) -> None:
     rows = [[a.way, "yes" if a.possible else "no", a.reason] for a in outlook.alternatives]
     print_rows(["OTHER WAY", "POSSIBLE", "BECAUSE"], rows)
+
+
+def count_findings(findings: Sequence[Finding]) -> str:
+    """How many of each kind, the worst first; nothing when there are none."""
+    words = {Severity.BLOCKER: "blocker", Severity.WARNING: "warning", Severity.INFO: "note"}
+    counted = [(sum(f.severity is severity for f in findings), word) for severity, word in words.items()]
+    return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counted if count)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:

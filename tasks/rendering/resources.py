@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.model.errors import InvalidRequest
 from tasks.planning.resources import list_resources
+from tasks.planning.xml_tree import decode_xml
 from tasks.rendering.tables import print_rows
 
 
@@ -27,8 +28,8 @@ def inspect_files(files: Sequence[Path]) -> tuple[dict[str, list[dict[str, Any]]
 
 def _read(file: Path) -> str:
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return decode_xml(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+    except (OSError, ValueError) as error:
         raise InvalidRequest(
             "FILE_UNREADABLE", str(error), "name a file with a domain's XML, as virsh dumpxml prints it"
         ) from None

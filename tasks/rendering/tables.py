@@ -11,6 +11,8 @@ from rich.text import Text
 
 console = Console(highlight=False, soft_wrap=False)
 
+NAME_COLUMNS = 14
+
 STYLE_OF = {
     "succeeded": "green",
     "running": "green",
@@ -48,7 +50,11 @@ def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
         if value in (None, "", ()):
             continue
         if console.is_terminal:
-            console.print(Text(f"{name:<14}", style="dim") + Text(str(value), style=STYLE_OF.get(str(value), "")))
+            line = Table.grid()  # a value that is longer than the line goes on below itself
+            line.add_column(width=NAME_COLUMNS)
+            line.add_column(overflow="fold")
+            line.add_row(Text(name, style="dim"), Text(str(value), style=STYLE_OF.get(str(value), "")))
+            console.print(line)
         else:
             print(f"{name}\t{value}")
 

@@ -13,7 +13,7 @@ from tasks.model.finding import Finding, Severity
 from tasks.model.plan import Plan, is_allowed
 from tasks.model.pools import PoolAction
 from tasks.model.ports import Hypervisor
-from tasks.model.request import MigrationRequest, Storage
+from tasks.model.request import AUTO, MigrationRequest, Storage
 from tasks.model.run import StepName
 from tasks.parallel import ContextPool
 from tasks.planning.copies import copied_disks, copies_of
@@ -25,7 +25,7 @@ from tasks.planning.outlook import outlook
 from tasks.planning.preflight import Situation, firmware
 from tasks.planning.remedies import apply_remedies, judge
 from tasks.planning.remedies.media import is_medium_missing
-from tasks.planning.storage import can_be_copied, choose_storage
+from tasks.planning.storage import StorageChoice, can_be_copied, choose_storage
 from tasks.steps.devices import look_at_device
 from tasks.steps.images import read_chain
 from tasks.steps.locate import Sightings, choose_source, look_everywhere
@@ -62,21 +62,42 @@ def survey(
     view = choose_source(sightings, request.vm, request.source)
     if view.host == request.destination:
         return _already_there(request, view)
-    how = choose_method(request, view)
-    if isinstance(how, Finding):
-        return _refused(request, view, how)
+    how, refusals = _choose_method(request, view)
+    if how is None:
+        return _refused(request, view, refusals)
     situation = plan_mounts(replace(_look(hypervisor, request, sightings, view, how, mark), cordon=cordon))
     situation = apply_remedies(_look_at_media(hypervisor, situation))
-    disks = choose_storage(request, how.method, situation.definitions, situation.source, situation.destination)
-    if isinstance(disks, Finding):
-        return _refused(request, view, disks, how)
+    disks, more = _choose_storage(situation)
+    if disks is None:
+        return _refused(request, view, (*refusals, *more), how)
     situation = settle_mounts(replace(situation, storage=disks.storage))
     if disks.storage is not Storage.SHARED:
         situation = _measure(hypervisor, situation)
     if not view.active:
         situation = _see_chains(hypervisor, situation)
     situation = replace(situation, data_path=choose_data_path(situation))
-    return _plan(situation, "; ".join(filter(None, (how.reason, disks.reason, explain(situation)))))
+    reason = "; ".join(filter(None, (how.reason, disks.reason, explain(situation))))
+    refusals = (*refusals, *more)
+    return _plan(situation, f"not as asked for, seen as it could go: {reason}" if refusals else reason, refusals)
+
+
+def _choose_method(request: MigrationRequest, view: DomainView) -> tuple[MethodChoice | None, tuple[Finding, ...]]:
+    """The method; with a refusal the one that would do, so that everything else that is wrong is said as well."""
+    how = choose_method(request, view)
+    if isinstance(how, MethodChoice):
+        return how, ()
+    other = choose_method(request.model_copy(update={"method": AUTO}), view)
+    return (other if isinstance(other, MethodChoice) else None), (how,)
+
+
+def _choose_storage(s: Situation) -> tuple[StorageChoice | None, tuple[Finding, ...]]:
+    """The same for the disks."""
+    disks = choose_storage(s.request, s.method, s.definitions, s.source, s.destination)
+    if isinstance(disks, StorageChoice):
+        return disks, ()
+    unasked = s.request.model_copy(update={"storage": AUTO, "pools": {}, "devices": {}})
+    other = choose_storage(unasked, s.method, s.definitions, s.source, s.destination)
+    return (other if isinstance(other, StorageChoice) else None), (disks,)
 
 
 def decisions(plan: Plan) -> dict[str, Any]:
@@ -208,10 +229,12 @@ def _already_there(request: MigrationRequest, view: DomainView) -> Plan:
         message=f"{view.name} is on {request.destination} already",
         hint="nothing to do",
     )
-    return _refused(request, view, finding)
+    return _refused(request, view, (finding,))
 
 
-def _refused(request: MigrationRequest, view: DomainView, why: Finding, how: MethodChoice | None = None) -> Plan:
+def _refused(
+    request: MigrationRequest, view: DomainView, why: tuple[Finding, ...], how: MethodChoice | None = None
+) -> Plan:
     """Refused before there is enough to run the rules on."""
     return Plan(
         vm=view.name,
@@ -221,13 +244,13 @@ def _refused(request: MigrationRequest, view: DomainView, why: Finding, how: Met
         allowed=False,
         method=how.method if how else None,
         policy=request.policy,
-        findings=(why,),
+        findings=why,
         steps=STEP_TASKS,
     )
 
 
-def _plan(s: Situation, reason: str) -> Plan:
-    findings, copies = judge(s), copies_of(s)
+def _plan(s: Situation, reason: str, refusals: tuple[Finding, ...] = ()) -> Plan:
+    findings, copies = (*refusals, *judge(s)), copies_of(s)
     return Plan(
         vm=s.view.name,
         uuid=s.view.uuid,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.model.run import RunRecord, State
-from tests.lab import Guest, GuestWatch, Lab
+from tests.lab import Guest, GuestWatch, Lab, check_unchanged, snapshot
 from tests.lab.devices import DEVICES_PATH, add_device
 from tests.scenarios.invariants import check_invariants
 from tests.scenarios.stack import Stack, stack, until
@@ -178,12 +178,11 @@ def move(running: Stack, lab: Lab, row: Row, guest: Guest) -> Iterator[Callable[
     ended: list[RunRecord] = []
 
     def go(**more: Any) -> RunRecord:
-        here = next(host for host, seen in lab.states(guest.uuid).items() if seen is not None)
+        here, there = _host_of(lab, guest), _next_host(lab, guest)
         if row.devices:
             more["devices"] = {"vda": f"{DEVICES_PATH}/{guest.volume}"}
         if row.start == "paused":
             guest.blink(here)
-        there = lab.spec.hosts[(lab.spec.hosts.index(here) + 1) % len(lab.spec.hosts)]
         record = running.client.submit({"vm": guest.name, "destination": there, **row.asked, **more})
         ended.append(running.wait_end(record.id))
         return ended[-1]
@@ -192,6 +191,15 @@ def move(running: Stack, lab: Lab, row: Row, guest: Guest) -> Iterator[Callable[
         yield go
         for record in ended:
             check_everything(running, row, guest, record, watch)
+
+
+def _host_of(lab: Lab, guest: Guest) -> str:
+    return next(host for host, seen in lab.states(guest.uuid).items() if seen is not None)
+
+
+def _next_host(lab: Lab, guest: Guest) -> str:
+    """Where it goes next."""
+    return lab.spec.hosts[(lab.spec.hosts.index(_host_of(lab, guest)) + 1) % len(lab.spec.hosts)]
 
 
 def check_everything(running: Stack, row: Row, guest: Guest, record: RunRecord, watch: GuestWatch) -> None:
@@ -216,17 +224,21 @@ def check_everything(running: Stack, row: Row, guest: Guest, record: RunRecord, 
 
 @pytest.mark.parametrize("point", BREAKS)
 def test_what_breaks_leaves_nothing_behind(
-    running: Stack, row: Row, move: Callable[..., RunRecord], point: str
+    running: Stack, lab: Lab, row: Row, guest: Guest, move: Callable[..., RunRecord], point: str
 ) -> None:
-    """Before the VM has moved everything is undone; afterwards the only way is forward."""
+    """Before the VM has moved everything is undone, to the last file; afterwards the only way is forward."""
     if point == "transfer.moving" and (row.method, row.storage) == ("offline", "shared"):
         pytest.skip("nothing moves there but the definition")
+    there = _next_host(lab, guest)
+    before = snapshot(lab, there)
     running.fail(point)
     record = move(policy="slow" if point == "transfer.moving" else "default")
     running.check_failed()
     moved = row.method != "offline" and point.startswith(("verify", "finish"))
     expected = State.SUCCEEDED if moved else State.FAILED
     assert record.state is expected, running.diagnosis(record.id)
+    if not moved:
+        check_unchanged(lab, before, there)
 
 
 def test_it_arrives(running: Stack, row: Row, move: Callable[..., RunRecord]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.model.run import State
-from tests.lab import Guest, Lab
+from tests.lab import Guest, Lab, check_unchanged, snapshot
 from tests.scenarios.invariants import check_invariants
 from tests.scenarios.stack import Stack, stack
 
@@ -128,7 +128,7 @@ def test_uefi_variables_go_along(
     folders["alpha"].mkdir(parents=True, exist_ok=True)
     variables = folders["alpha"] / f"uefi-{disk}_VARS.fd"
     variables.write_bytes(os.urandom(540 << 10))
-    before = sorted(folders["beta"].glob("*"))
+    before = snapshot(lab, "beta")
     pools = {host: lab.host(host).virsh("pool-list", "--all", "--name").split() for host in folders}
     if point:
         running.fail(point)
@@ -137,7 +137,7 @@ def test_uefi_variables_go_along(
     check_invariants(running, guest, record, was_running=False, autostart=False)
     if point:
         assert record.state is State.FAILED, running.diagnosis(record.id)
-        assert sorted(folders["beta"].glob("*")) == before
+        check_unchanged(lab, before, "beta")
         return
     assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
     moved = next(path for path in folders["beta"].glob("*") if record.id in path.name)
@@ -157,10 +157,13 @@ def test_internal_snapshots_go_along(
     guest = make_guest(f"snap-{disk}", start="off", disk=disk, autostart=True)
     for name in ("first", "second"):
         lab.host("alpha").virsh("snapshot-create-as", guest.name, name)
+    before = snapshot(lab, "beta")
     if point:
         running.fail(point)
     record = running.wait_end(running.client.submit({"vm": guest.name, "destination": "beta"}).id)
     check_invariants(running, guest, record, was_running=False, autostart=True)
+    if point:
+        check_unchanged(lab, before, "beta")
     here = "alpha" if point else "beta"
     assert record.state is (State.FAILED if point else State.SUCCEEDED), running.diagnosis(record.id)
     host = lab.host(here)

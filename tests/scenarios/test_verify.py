@@ -10,6 +10,7 @@ import pytest
 
 from tasks.model.run import State
 from tests.lab import Guest, Lab
+from tests.lab.faults import kill_qemu
 from tests.lab.shell import until
 from tests.scenarios.invariants import check_invariants
 from tests.scenarios.stack import Stack, stack
@@ -69,6 +70,29 @@ def test_an_agent_that_fell_silent(running: Stack, lab: Lab, make_guest: Callabl
     assert not seen["alpha"].active
     assert seen["beta"] is not None
     assert seen["beta"].active
+
+
+def test_a_vm_that_crashed_on_its_arrival(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
+    """It is no success to have a dead VM there: the source keeps its definition, and a person is told."""
+    guest = make_guest("crashed")
+    guest.wait_ticking()
+    running.hold("verify.claimed")
+    asked = running.client.submit({"vm": guest.name, "destination": "beta"})
+    running.wait_held()
+    kill_qemu(lab.host("beta"), guest)
+    until(
+        lambda: (seen := lab.states(guest.uuid)["beta"]) is not None and not seen.active, 20, "libvirt does not see it"
+    )
+    running.release()
+    record = running.wait_end(asked.id)
+    assert record.state is State.NEEDS_ATTENTION, running.diagnosis(record.id)
+    assert record.error is not None
+    assert "the VM on beta crashed" in record.error.message
+    seen = lab.states(guest.uuid)
+    assert seen["alpha"] is not None
+    assert seen["beta"] is not None
+    assert not seen["alpha"].active
+    assert not seen["beta"].active
 
 
 def test_a_network_that_was_stopped_meanwhile(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:

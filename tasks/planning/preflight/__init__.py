@@ -17,6 +17,8 @@ from tasks.planning.preflight import (
     mounts,
     network,
     paused,
+    servers,
+    ties,
     writing,
 )
 from tasks.planning.preflight.registry import Rule
@@ -41,9 +43,10 @@ RULES: tuple[Rule, ...] = (
     disks.check_volume_disks,
     disks.check_odd_disks,
     disks.check_media,
-    disks.check_network_disks,
+    servers.check_network_disks,
     disks.check_disk_options,
     mounts.check_mounts,
+    mounts.check_mount_options,
     copying.check_copies,
     copying.check_named_disks,
     data_path.check_data_path,
@@ -64,7 +67,7 @@ RULES: tuple[Rule, ...] = (
     devices.check_secrets,
     devices.check_launch_security,
     devices.check_unknown_resources,
-    devices.check_endpoints,
+    servers.check_endpoints,
     capacity.check_virt_type,
     capacity.check_machine,
     machines.check_machine_alias,
@@ -74,6 +77,8 @@ RULES: tuple[Rule, ...] = (
     capacity.check_cpus,
     capacity.check_hugepages,
     capacity.check_cpu_model,
+    ties.check_clocks,
+    ties.check_security_models,
     network.check_networks,
     network.check_bridges,
     network.check_filters,
@@ -90,6 +95,7 @@ ACCEPTABLE = frozenset(
     {
         "CPU_INCOMPATIBLE",
         "DEVICE_NOT_EMPTY",
+        "DISK_SERVER_LOCAL",
         "DISK_SHARING_UNPROVEN",
         "FILESYSTEM_NOT_SHARED",
         "HYPERVISOR_OLDER",
@@ -100,6 +106,7 @@ ACCEPTABLE = frozenset(
         "PAUSED_SINCE_START",
         "QEMU_COMMANDLINE",
         "RESOURCE_UNKNOWN",
+        "SECURITY_MODEL_MISSING",
     }
 )
 """Blockers that say "cannot be seen" or "not promised": a person may know better, and takes it upon himself by naming
@@ -116,8 +123,14 @@ def run_rules(situation: Situation) -> tuple[Finding, ...]:
 
 
 def _accept(finding: Finding, codes: Collection[str]) -> Finding:
-    """The finding as it counts when the request accepts these codes."""
-    if finding.code not in codes or (finding.severity is Severity.BLOCKER and finding.code not in ACCEPTABLE):
-        return finding
-    severity = Severity.WARNING if finding.severity is Severity.BLOCKER else finding.severity
-    return finding.model_copy(update={"severity": severity, "accepted": True})
+    """The finding as it counts when the request accepts these codes; a blocker says whether that would help."""
+    blocks, may_be = finding.severity is Severity.BLOCKER, finding.code in ACCEPTABLE
+    if finding.code in codes and not (blocks and not may_be):
+        severity = Severity.WARNING if blocks else finding.severity
+        return finding.model_copy(update={"severity": severity, "accepted": True})
+    if finding.code in codes:
+        return finding.model_copy(update={"hint": f"{finding.hint}; it cannot be accepted"})
+    if blocks and may_be and "--accept" not in finding.hint:
+        hint = f"{finding.hint}; if you know better: --accept {finding.code}"
+        return finding.model_copy(update={"hint": hint.removeprefix("; ")})
+    return finding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.model.finding import Finding, blocker, info, warning
+from tasks.model.finding import Finding, blocker, warning
 from tasks.planning.preflight.registry import blocker_if, rule
 from tasks.planning.sharing import find_sharing
 from tasks.planning.situation import Situation
@@ -164,14 +164,3 @@ def check_unknown_resources(s: Situation) -> list[Finding]:
                 blocker("RESOURCE_UNKNOWN", message, "remove it: virsh edit; vmferry inspect FILE shows it")
             )
     return findings
-
-
-@rule(
-    REMOTE_ENDPOINT="A serial port, console or channel is connected to a network address or a socket of the host.",
-)
-def check_endpoints(s: Situation) -> list[Finding]:
-    """Whoever is at the other end must find the VM on its new host."""
-    endpoints = s.resources("address", "character-device", "device-node", "pipe")
-    return [
-        info("REMOTE_ENDPOINT", f"{r.value} ({r.kind}) is opened on {s.destination.name} as well") for r in endpoints
-    ]

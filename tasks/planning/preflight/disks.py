@@ -36,11 +36,22 @@ def _file_disk(s: Situation, disk: Disk, path: str) -> Finding:
 
 @rule(
     BACKING_FILE_NOT_SHARED="A file of a disk's backing chain is not on shared storage.",
+    DATA_FILE_UNSEEN="A disk that stays where it is keeps the guest's data in another file than its image.",
     BACKING_CHAIN_UNSEEN="No pool shows a disk of a VM that is shut off, so that nobody sees what lies below it.",
 )
 def check_backing_chains(s: Situation) -> list[Finding]:
     """An overlay without its base is nothing."""
     findings = [f for disk in _staying(s) for path in _below(s, disk) for f in _backing_file(s, disk, path)]
+    findings += [
+        warning(
+            "DATA_FILE_UNSEEN",
+            f"{disk.target}: {image.path} keeps the guest's data in another file, which nobody has looked at",
+            "qemu-img info FILE names it; it must be on shared storage too",
+        )
+        for disk in _staying(s)
+        for image in s.chains.get(disk.target, ())
+        if image.external_data
+    ]
     chained = [d.target for d in _staying(s) if d.driver_format in CHAINED_FORMATS and not s.chains.get(d.target)]
     if chained and not s.view.active:
         findings.append(
@@ -98,21 +109,6 @@ def check_block_disks(s: Situation) -> list[Finding]:
         )
         for d in _staying(s)
         if d.type == "block"
-    ]
-
-
-@rule(
-    DISK_ON_NETWORK="QEMU reaches a disk over the network itself; the destination must be able to do the same.",
-)
-def check_network_disks(s: Situation) -> list[Finding]:
-    """nbd, rbd, iscsi, gluster, nfs, http: the same server from either host."""
-    return [
-        info(
-            "DISK_ON_NETWORK",
-            f"{d.target}: {d.source} is reached over the network; {s.destination.name} must reach it as well",
-        )
-        for d in s.disks
-        if d.type == "network"
     ]
 
 
@@ -198,7 +194,10 @@ def check_disk_options(s: Situation) -> list[Finding]:
     for disk in s.disks:
         if disk.transient:
             message = f"{disk.target} is transient, and what it holds is lost when the VM is stopped"
-            findings.append(blocker_if(s.migrates, "DISK_TRANSIENT", message, "shut the VM down and move it offline"))
+            hint = "expected; it starts anew there"
+            if s.migrates:
+                hint = "shut the VM down and move it offline" if s.live else "let its disks go through the worker"
+            findings.append(blocker_if(s.migrates, "DISK_TRANSIENT", message, hint))
         if disk.shareable:
             findings.append(info("DISK_SHAREABLE", f"{disk.target} may be in use by other VMs; it is not touched"))
     for found in s.resources("persistent-reservations"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.model.domain import Resource
 from tasks.model.finding import Finding, blocker, info, warning
 from tasks.planning.preflight.registry import blocker_if, rule
 from tasks.planning.sharing import find_sharing
@@ -15,15 +16,25 @@ FIRMWARE_KINDS = ("loader", "nvram-template", "rom")
 @rule(
     NVRAM_COPIED="The UEFI variables are in a file of the source host, which is copied.",
     NVRAM_LEFT_ON_SOURCE="The UEFI variables go along with the memory; their old file stays on the source.",
+    NVRAM_NOT_A_FILE="The UEFI variables are on a device or in a volume, which is not copied.",
 )
 def check_nvram(s: Situation) -> list[Finding]:
     """Observed: OFFLINE copies nothing (the VM would start from the template); live transfers, and leaves the file."""
+    if odd := [r for d in s.definitions for r in d.resources if _is_odd_nvram(r)]:
+        message = f"the UEFI variables are in {odd[0].value} ({odd[0].kind}), which is not carried along"
+        return [blocker("NVRAM_NOT_A_FILE", message, "keep them in a file: virsh edit, <nvram>PATH</nvram>")]
     path = nvram_of(s)
     if path is None:
         return []
     if s.live:
         return [info("NVRAM_LEFT_ON_SOURCE", f"the UEFI variables are moved; {path} stays on {s.source.name} as it is")]
     return [info("NVRAM_COPIED", f"the UEFI variables in {path} are copied; the file on {s.source.name} is kept")]
+
+
+def _is_odd_nvram(resource: Resource) -> bool:
+    """On network storage both hosts reach it; everything else but a file belongs to the source."""
+    odd = ("/nvram/source/@dev", "/nvram/source/@volume", "/nvram/source/@dir", "/nvram/source/@path")
+    return resource.xpath.endswith(odd) and "/os/" in resource.xpath
 
 
 def nvram_of(s: Situation) -> str | None:

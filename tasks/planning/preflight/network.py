@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tasks.model.domain import Interface
 from tasks.model.finding import Finding, blocker, info, warning
+from tasks.model.host import Network
 from tasks.planning.preflight.registry import rule
 from tasks.planning.situation import Situation
 
@@ -13,6 +16,7 @@ ANY_OR_LOOPBACK = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1", "localhost", "
 @rule(
     NETWORK_MISSING="The destination has no libvirt network of that name.",
     NETWORK_INACTIVE="The destination's libvirt network of that name is not active.",
+    PORT_GROUP_MISSING="The destination's libvirt network of that name has no such port group.",
 )
 def check_networks(s: Situation) -> list[Finding]:
     """libvirt refuses this live (43) and says nothing when the VM is shut off, which then fails to start."""
@@ -27,7 +31,21 @@ def check_networks(s: Situation) -> list[Finding]:
         elif not networks[name].active:
             message = f"network {name} is not active on {s.destination.name}"
             findings.append(blocker("NETWORK_INACTIVE", message, f"virsh net-start {name} on {s.destination.name}"))
-    return findings
+    return findings + _port_groups(s, networks)
+
+
+def _port_groups(s: Situation, networks: Mapping[str, Network]) -> list[Finding]:
+    """libvirt says nothing, and connects the card without its VLAN and its limits."""
+    wanted = dict.fromkeys((i.source, i.port_group) for d in s.definitions for i in d.interfaces if i.type == "network")
+    return [
+        blocker(
+            "PORT_GROUP_MISSING",
+            f"network {name} of {s.destination.name} has no port group {group}: the card would be without its VLAN",
+            f"virsh net-edit {name} there, or take the port group out of the network card",
+        )
+        for name, group in wanted
+        if name and name in networks and group and group not in networks[name].port_groups
+    ]
 
 
 @rule(
@@ -100,6 +118,7 @@ def check_macs(s: Situation) -> list[Finding]:
     GRAPHICS_LISTEN_ADDRESS="A display listens at an address that the destination may not have.",
     GRAPHICS_LISTEN_MOVED="A display listens at the source's host name; the destination's is put in its place.",
     GRAPHICS_SOCKET="A display listens at a socket at a fixed path.",
+    GRAPHICS_PORT="A display has a fixed port, which must be free on the destination.",
 )
 def check_graphics(s: Situation) -> list[Finding]:
     """libvirt fails (1): "Failed to bind socket: Cannot assign requested address"."""
@@ -114,7 +133,13 @@ def check_graphics(s: Situation) -> list[Finding]:
             findings.append(warning("GRAPHICS_LISTEN_ADDRESS", message, "let it listen at 0.0.0.0 or 127.0.0.1"))
     for path in dict.fromkeys(g.socket for g in shown if g.socket):
         findings.append(info("GRAPHICS_SOCKET", f"a display listens at the socket {path}"))
-    return findings
+    fixed = s.domain if s.inactive is None else s.inactive  # a running VM shows those that libvirt chose as well
+    ports = dict.fromkeys(r.value for r in fixed.resources if r.kind == "port")
+    hint = "let libvirt choose: port='-1' autoport='yes' in the definition"
+    return findings + [
+        warning("GRAPHICS_PORT", f"a display has the port {port}, which must be free on {s.destination.name}", hint)
+        for port in ports
+    ]
 
 
 @rule(

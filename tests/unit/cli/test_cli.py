@@ -331,6 +331,21 @@ def test_inspect_reads_files_and_reports_bad_ones(tmp_path: Path, capsys: pytest
     assert err.count("error ") == 2
 
 
+@pytest.mark.parametrize("encoding", ["iso-8859-1", "utf-16", "utf-8-sig"])
+def test_inspect_reads_the_encoding_that_a_file_declares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], encoding: str
+) -> None:
+    declared = f"<?xml version='1.0' encoding='{encoding.removesuffix('-sig')}'?>"
+    file, wrong = tmp_path / "a.xml", tmp_path / "b.xml"
+    xml = f"{declared}<domain type='kvm'><os><kernel>/böot/k</kernel></os></domain>"
+    file.write_bytes(xml.encode(encoding))
+    wrong.write_bytes(xml.replace(encoding.removesuffix("-sig"), "no-such").encode())
+    assert run("inspect", str(file), "--json") == 0
+    assert [r["value"] for r in json.loads(capsys.readouterr().out)] == ["/böot/k"]
+    assert run("inspect", str(wrong)) == 2
+    assert "no encoding no-such" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [["--pair", "alpha"], ["--pair", "alpha:alpha"], ["--to", "delta"]])
 def test_the_doctor_is_told_nonsense(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]

@@ -33,9 +33,12 @@ def test_a_network_pools_source_is_host_and_directory() -> None:
     pool = parse_pool(
         "<pool type='netfs'><name>vm</name><capacity unit='bytes'>100</capacity><available unit='bytes'>40</available>"
         "<source><host name='10.0.0.5'/><dir path='/export/vm'/><format type='nfs'/></source>"
-        "<target><path>/srv/vm</path></target></pool>",
+        "<target><path>/srv/vm</path></target>"
+        "<a:mount_opts xmlns:a='http://libvirt.org/schemas/storagepool/fs/1.0'><a:option name='soft'/>"
+        "<a:option name='nolock'/></a:mount_opts></pool>",
         active=True,
     )
+    assert pool.options == ("soft", "nolock")
     assert (pool.source, pool.target, pool.type) == ("10.0.0.5:/export/vm", "/srv/vm", "netfs")
     assert (pool.capacity_bytes, pool.available_bytes) == (100, 40)
 

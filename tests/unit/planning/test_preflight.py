@@ -71,6 +71,12 @@ def backed(path: str) -> str:
     return domain_xml(file_disk(f"{SHARED}/top.qcow2", inside=f"<driver type='qcow2'/>{base}"))
 
 
+def served(host: str) -> str:
+    """A disk that a server has."""
+    source = f"<source protocol='nbd' name='x'><host {host}/></source>"
+    return f"<disk type='network' device='disk'>{source}<target dev='vdb'/></disk>"
+
+
 def volume(pool: str = "shared") -> str:
     return f"<disk type='volume'><source pool='{pool}' volume='v'/><target dev='vdb'/></disk>"
 
@@ -83,10 +89,13 @@ SIDES = {"source": "alpha", "destination": "beta"}
 OK = situation()
 OK_OFF = situation(offline=True)
 NVRAM = "<nvram>/var/lib/libvirt/qemu/nvram/web_VARS.fd</nvram>"
+NFS_NVRAM = "<nvram type='network'><source protocol='nfs' name='/e/v'><host name='h'/></source></nvram>"
 SHARED_NVRAM = f"<nvram>{SHARED}/web_VARS.fd</nvram>"
 TPM = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
 TPM_ELSEWHERE = "<tpm><backend type='emulator' version='2.0'><source type='dir' path='/srv/tpm'/></backend></tpm>"
 NODE_1 = "<numatune><memory mode='strict' nodeset='1'/></numatune>"
+TSC = "<cpu mode='custom'><model>Skylake</model><feature policy='require' name='invtsc'/></cpu>"
+GROUPED = "<interface type='network'><source network='n' portgroup='dmz'/></interface>"
 HUGE = "<memoryBacking><hugepages><page size='2' unit='MiB'/></hugepages></memoryBacking>"
 PCI_ADDRESS = "<address domain='0' bus='1' slot='2' function='0'/>"
 PCI = f"<hostdev mode='subsystem' type='pci'><source>{PCI_ADDRESS}</source></hostdev>"
@@ -133,6 +142,16 @@ def secret(there: dict[str, bool]) -> Situation:
     """An encrypted disk, and a destination with these secrets."""
     disk = file_disk(f"{SHARED}/b", target="vdb", inside=f"<encryption><secret uuid='{OTHER_UUID}'/></encryption>")
     return dev(disk, destination=facts("beta", secrets=there))
+
+
+def labelled(model: str, there: set[str]) -> Situation:
+    """A definition with a label of a security driver, and a destination with these drivers."""
+    return extra(f"<seclabel model='{model}'/>", destination=facts("beta", security_models=frozenset(there)))
+
+
+def mounted_with(options: str) -> Situation:
+    """A pool of the destination, on which the disk stays, mounted with these options."""
+    return situation(**hosts(destination=replace(POOL, options=(options,))))  # type: ignore[arg-type]
 
 
 def filtered(there: frozenset[str]) -> Situation:
@@ -370,9 +389,21 @@ CASES = [
     ),
     Case("DISK_SHARING_UNPROVEN", B, dev("<disk type='block'><source dev='/dev/vg/a'/><target dev='vdb'/></disk>"), OK),
     Case("DISK_ON_NETWORK", I, dev(PR), OK),
+    Case("DISK_SERVER_LOCAL", B, dev(served("name='localhost' port='10809'")), dev(served("name='storage'"))),
+    Case(
+        "DISK_SERVER_LOCAL", B, dev(served("transport='unix' socket='/run/nbd.sock'")), dev(served("name='10.0.0.1'"))
+    ),
+    Case(
+        "DATA_FILE_UNSEEN",
+        W,
+        dev("", offline=True, chains={"vda": (replace(FILE, external_data=True),)}),
+        dev("", offline=True, chains={"vda": (FILE,)}),
+    ),
     Case("POOL_MISSING", B, dev(volume(), **hosts(destination=INACTIVE)), dev(volume())),
     Case("VOLUME_NOT_SHARED", B, dev(volume("default")), dev(volume())),
     Case("VOLUME_NOT_SHARED", B, dev(volume(), **hosts(destination=OTHER_EXPORT)), dev(volume())),
+    Case("MOUNT_OPTIONS_RISKY", W, mounted_with("hard,nolock"), mounted_with("hard,vers=4.2")),
+    Case("MOUNT_OPTIONS_RISKY", W, mounted_with("soft"), mounted_with("hard")),
     Case("VOLUME_SHARED", I, dev(volume()), dev(volume("default"))),
     Case("DISK_IS_HOST_DEVICE", B, dev("<disk type='nvme'><source namespace='1'/><target dev='vdb'/></disk>"), OK),
     Case("DISK_TYPE_UNKNOWN", B, dev("<disk type='new'><source a='1'/><target dev='vdb'/></disk>"), OK),
@@ -393,6 +424,8 @@ CASES = [
     # State beside the disks
     Case("NVRAM_COPIED", I, boot(NVRAM, offline=True), boot(SHARED_NVRAM, offline=True)),
     Case("NVRAM_LEFT_ON_SOURCE", I, boot(NVRAM), boot(SHARED_NVRAM)),
+    Case("NVRAM_NOT_A_FILE", B, boot("<nvram type='block'><source dev='/dev/n'/></nvram>"), boot(NVRAM)),
+    Case("NVRAM_NOT_A_FILE", B, boot("<nvram><source pool='p' volume='v'/></nvram>", offline=True), boot(NFS_NVRAM)),
     Case("TPM_STATE_NOT_COPIED", B, dev(TPM_ELSEWHERE, offline=True), dev(TPM, offline=True)),
     Case("TPM_STATE_COPIED", I, dev(TPM, offline=True), OK_OFF),
     Case("TPM_STATE_LEFT_ON_SOURCE", I, dev(TPM), OK),
@@ -425,7 +458,7 @@ CASES = [
         "VSOCK_ADDRESS",
         W,
         dev("<vsock><cid auto='no' address='3'/></vsock>"),
-        dev("<vsock><cid auto='yes'/></vsock>"),
+        dev("<vsock><cid auto='yes' address='3'/></vsock>"),
     ),
     Case("VIRTIOFS_LIVE", B, dev(VIRTIOFS.format(f"{SHARED}/d")), dev(VIRTIOFS.format(f"{SHARED}/d"), offline=True)),
     Case("FILESYSTEM_NOT_SHARED", B, dev(P9.format("/data"), offline=True), dev(P9.format(f"{SHARED}/d"))),
@@ -448,6 +481,12 @@ CASES = [
     Case("QEMU_COMMANDLINE", B, extra(QEMU), OK),
     Case("RESOURCE_UNKNOWN", B, dev("<teleporter to='mars'/>"), OK),
     Case("REMOTE_ENDPOINT", I, dev("<serial type='tcp'><source host='logs' service='9'/></serial>"), OK),
+    Case(
+        "REMOTE_ENDPOINT",
+        I,
+        dev("<channel type='unix'><source mode='bind' path='/run/a.sock'/></channel>"),
+        dev("<channel type='unix'><source mode='bind' path='/run/auto'/></channel>", inactive=domain_xml()),
+    ),
     # What the destination can run
     Case("VIRT_TYPE_MISSING", B, situation(destination=facts("beta", virt_types=frozenset({"qemu"}))), OK),
     Case("ARCH_DIFFERS", B, situation(destination=facts("beta", arch="aarch64")), OK),
@@ -507,6 +546,11 @@ CASES = [
     Case("CPU_INCOMPATIBLE", B, situation(cpu_fits=False), situation(cpu_fits=True)),
     Case("CPU_HOST_PASSTHROUGH", W, extra("<cpu mode='host-passthrough'/>"), extra("<cpu mode='custom'/>")),
     Case("CPU_FOLLOWS_HOST", I, extra("<cpu mode='host-model'/>"), extra("<cpu mode='custom'/>")),
+    Case("TSC_RATE_UNKNOWN", B, extra(TSC), extra(TSC + "<clock><timer name='tsc' frequency='2400000000'/></clock>")),
+    Case("TSC_RATE_UNKNOWN", B, extra(TSC), extra(TSC, offline=True)),
+    Case("CLOCK_LOCAL_TIME", W, extra("<clock offset='localtime'/>"), extra("<clock offset='utc'/>")),
+    Case("SECURITY_MODEL_MISSING", B, labelled("selinux", {"apparmor"}), labelled("selinux", {"selinux"})),
+    Case("SECURITY_MODEL_MISSING", B, labelled("apparmor", {"none", "dac"}), labelled("dac", {"none"})),
     # Connections
     Case("NETWORK_MISSING", B, dev(card("network", "network='dmz'")), dev(card("network", "network='default'"))),
     Case("NETWORK_MISSING", B, dev(card("network", "network='dmz'"), offline=True), OK_OFF),
@@ -515,6 +559,12 @@ CASES = [
         B,
         dev(card("network", "network='n'"), destination=facts("beta", networks=(Network("n", active=False),))),
         dev(card("network", "network='n'"), destination=facts("beta", networks=(Network("n", active=True),))),
+    ),
+    Case(
+        "PORT_GROUP_MISSING",
+        B,
+        dev(GROUPED, destination=facts("beta", networks=(Network("n", active=True),))),
+        dev(GROUPED, destination=facts("beta", networks=(Network("n", active=True, port_groups=frozenset({"dmz"})),))),
     ),
     Case("BRIDGE_MISSING", B, dev(card("bridge", "bridge='br7'")), dev(card("bridge", "bridge='br0'"))),
     Case("INTERFACE_MISSING", B, dev(card("direct", "dev='eth7'")), dev(card("direct", "dev='eth0'"))),
@@ -528,6 +578,13 @@ CASES = [
     Case("INTERFACE_SCRIPT", W, dev("<interface type='ethernet'><script path='/etc/up'/></interface>"), OK),
     Case("GRAPHICS_LISTEN_ADDRESS", W, dev(LISTEN.format("10.0.0.1")), dev(LISTEN.format("0.0.0.0"))),
     Case("GRAPHICS_LISTEN_MOVED", I, dev(LISTEN.format("alpha.example")), dev(LISTEN.format("127.0.0.1"))),
+    Case("GRAPHICS_PORT", W, dev("<graphics type='vnc' port='5901'/>"), dev("<graphics type='vnc' port='-1'/>")),
+    Case(
+        "GRAPHICS_PORT",
+        W,
+        dev("<graphics type='spice' tlsPort='5902'/>"),
+        dev("<graphics type='vnc' websocket='5700'/>", inactive=domain_xml()),
+    ),
     Case("GRAPHICS_SOCKET", I, dev("<graphics type='vnc' socket='/run/vnc.sock'/>"), OK),
     Case(
         "CONSOLE_FILE", I, dev("<serial type='file'><source path='/var/log/c'/></serial>"), dev("<serial type='pty'/>")
@@ -592,7 +649,15 @@ def test_a_named_blocker_is_accepted_and_said_to_be(code: str) -> None:
 def test_no_other_blocker_can_be_accepted(code: str) -> None:
     case = next(case for case in CASES if case.code == code and case.severity is B)
     accepting = replace(case.objects, request=case.objects.request.model_copy(update={"accept": [code]}))
-    assert run_rules(accepting) == run_rules(case.objects)
+    refused = [f for f in run_rules(accepting) if f.code == code]
+    assert all(f.severity is B and not f.accepted and f.hint.endswith("it cannot be accepted") for f in refused)
+    assert [f for f in run_rules(accepting) if f.code != code] == [f for f in run_rules(case.objects) if f.code != code]
+
+
+@pytest.mark.parametrize("code", sorted(ACCEPTABLE))
+def test_a_blocker_that_may_be_accepted_says_how(code: str) -> None:
+    case = next(case for case in CASES if case.code == code and case.severity is B)
+    assert all(f"--accept {code}" in f.hint for f in run_rules(case.objects) if f.code == code)
 
 
 def test_accepting_one_says_nothing_of_the_others() -> None:

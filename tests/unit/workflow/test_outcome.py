@@ -9,7 +9,7 @@ import pytest
 
 from tasks.model.domain import DomainState, DomainView, JobStats, Mark
 from tasks.model.request import Method
-from tasks.planning.outcome import Outcome, decide_outcome
+from tasks.planning.outcome import Outcome, decide_outcome, describe_damage
 
 RUN = "run-1"
 OURS = Mark(RUN, 1, 1)
@@ -139,3 +139,20 @@ def test_an_active_source_alone_is_never_called_moved_and_an_absent_one_never_at
         outcome_there = decide_outcome(method, None, replace(alone, host="b"), RUN)
         assert outcome_here is not Outcome.MOVED
         assert outcome_there not in (Outcome.AT_SOURCE, Outcome.SOURCE_PAUSED)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "damaged"),
+    [
+        (DomainState.RUNNING, 2, False),
+        (DomainState.PAUSED, 1, False),
+        (DomainState.PAUSED, 5, True),
+        (DomainState.PAUSED, 10, True),
+        (DomainState.SHUTOFF, 1, False),
+        (DomainState.SHUTOFF, 3, True),
+        (DomainState.SHUTOFF, 6, True),
+        (DomainState.CRASHED, 0, True),
+    ],
+)
+def test_a_vm_that_did_not_arrive_well(state: DomainState, reason: int, damaged: bool) -> None:
+    assert (describe_damage(view("b", state, reason)) is not None) is damaged
