@@ -51,4 +51,4 @@ def _untouched(domain: Any) -> bool:
     """Whether the guest has asked nothing of any disk; what a mirror reads and writes is not counted."""
     ((_, stats),) = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK)
     asked = [value for key, value in stats.items() if key.startswith("block.") and key.endswith(".reqs")]
-    return not any(asked)
+    return not any(asked) and (bool(asked) or not stats.get("block.count"))

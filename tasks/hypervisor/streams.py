@@ -203,9 +203,7 @@ def _reach(pieces: Sequence[ImagePiece], first: int) -> int:
 
 def _inflate(connection: Connection, path: str, piece: ImagePiece) -> bytes:
     """A compressed cluster. Where the file ends within its last sector, less than said is there."""
-    stored = b""
-    for part, hole in _Reader(connection, path, piece.offset or 0, piece.deflated_bytes):
-        stored += part or bytes(hole)
+    stored = read_piece(connection, path, piece.offset or 0, piece.deflated_bytes)
     try:
         return zlib.decompressobj(-12).decompress(stored, piece.length)
     except zlib.error as error:
