@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.model.run import RunRecord, State
-from tests.lab import Guest, Lab
+from tests.lab import Guest, Lab, check_unchanged, snapshot
 from tests.lab.faults import libvirtd_killed
 from tests.lab.host import LOCAL_PATH
 from tests.scenarios.invariants import check_invariants
@@ -93,6 +93,33 @@ def off_guest(make_guest: Callable[..., Guest], name: str, **options: Any) -> Gu
 def there_is_nothing(lab: Lab, guest: Guest) -> None:
     assert lab.states(guest.uuid)["beta"] is None
     assert [name for place, name in guest.volumes() if place == "beta"] == []
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "prepare.effected-destination_volume",
+        "transfer.effected-source_start",
+        "transfer.moving",
+        "transfer.journaled-destination_end",
+        "transfer.effected-destination_end",
+        "verify.done",
+    ],
+)
+def test_both_hosts_are_what_they_were(running: Stack, lab: Lab, make_guest: Callable[..., Guest], point: str) -> None:
+    """Definitions, volumes with their contents, processes, ports: all that can be compared is the same again, but for
+    what libvirt says of how the VM was shut off last."""
+    guest = off_guest(make_guest, "hosts-undone", network=True)
+    before = snapshot(lab)
+    running.fail(point)
+    record = move(running, guest, policy="slow" if point == "transfer.moving" else "default")
+    running.check_failed()
+    assert record.state is State.FAILED, running.diagnosis(record.id)
+    seen, key = lab.states(guest.uuid)["alpha"], f"alpha: domain {guest.uuid}"
+    assert seen is not None
+    name, state, *rest = before[key]
+    before[key] = (name, [state[0], seen.reason], *rest)
+    check_unchanged(lab, before)
 
 
 @pytest.mark.parametrize(
