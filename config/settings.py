@@ -54,6 +54,8 @@ class HostSettings(Section):
     """Migrations leaving this host at the same time; 0: none may leave."""
     max_incoming: int = Field(2, ge=0, le=1000)
     """Migrations arriving at this host at the same time; 0: none may arrive."""
+    bandwidth_mib_s: int = Field(0, ge=0)
+    """What all that leave it may use together, and as much all that arrive, MiB/s; 0: no limit."""
 
 
 class LinkSettings(Section):
@@ -63,6 +65,8 @@ class LinkSettings(Section):
     """Hosts behind it: a migration between two of them does not use it."""
     max_transfers: int = Field(2, ge=1, le=1000)
     """Migrations over it at the same time."""
+    bandwidth_mib_s: int = Field(0, ge=0)
+    """What they may use together, in both directions, MiB/s; they share it. 0: no limit."""
 
 
 class PolicySettings(Section):
@@ -76,7 +80,7 @@ class PolicySettings(Section):
     passes_per_step: int = Field(2, ge=1)
     """Passes over the memory after which the next, longer pause is allowed."""
     bandwidth_mib_s: int = Field(0, ge=0)
-    """Limit of the migration's bandwidth in MiB/s; 0: none."""
+    """Limit of the migration's bandwidth in MiB/s, over all that it copies; 0: none."""
     auto_converge: bool = False
     """Let QEMU slow the guest's CPUs down when memory is dirtied faster than it is sent."""
     completion_timeout_s: float = Field(0.0, ge=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,7 @@ class Route:
 
     links: tuple[str, ...] = ()
     """Those of its links whose bandwidth is limited."""
-    limits: Mapping[str, int] | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
     """Bandwidth of every limited link, also of those that other transfers go over."""
 
 

@@ -11,7 +11,7 @@
 --   lane          where it stands in the queue; a migration that is queued already moves there and keeps its rank
 --   lead          what its priority takes off its rank
 --   acquire       {tokens: {set name: limit}, lock: name}; all or none
---   release       "tokens" | "all"
+--   release       "tokens" | "all"; with the tokens goes what it is allotted of links
 --   finish        seconds for which the finished record is kept; 0: for ever
 --   reopen        true: a finished record becomes current again
 --   event         JSON of the change of state, for the stream of events
@@ -123,6 +123,7 @@ if order.release then
     redis.call('SREM', prefix .. 'tokens:' .. name, id)
   end
   redis.call('HSET', key, 'tokens', '[]')
+  redis.call('HDEL', prefix .. 'shares', id)
   if order.release == 'all' then
     local lock = redis.call('HGET', key, 'lock')
     if lock ~= '' and redis.call('GET', prefix .. 'lock:' .. lock) == id then

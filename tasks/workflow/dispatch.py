@@ -17,6 +17,7 @@ from tasks.steps.locate import choose_source, look_everywhere
 from tasks.steps.survey import STEPS
 from tasks.store import Limits
 from tasks.store.queue import Lane
+from tasks.workflow.links import links_between
 from tasks.workflow.runtime import Runtime
 from tasks.workflow.timing import may_start, note_rate, why_not_yet
 
@@ -220,12 +221,6 @@ def _why(missing: str, detail: str) -> str:
         "link": f"as many go over link {host} as are allowed",
     }
     return words.get(kind, "as many migrations are in flight as are allowed")
-
-
-def links_between(settings: Settings, record: RunRecord) -> list[str]:
-    """Links that it goes over: those of which only one of its hosts is behind."""
-    ends = (record.source, record.destination)
-    return [name for name, link in settings.links.items() if sum(end in link.hosts for end in ends) == 1]
 
 
 def limits_of(settings: Settings, record: RunRecord) -> Limits:

@@ -18,8 +18,9 @@ from tasks.steps import finish, preflight, prepare, rollback, transfer, verify
 from tasks.steps.lease import Lease
 from tasks.steps.run import Limits, StepRun
 from tasks.steps.survey import STEPS
-from tasks.steps.verdict import CancelRequested, Detached, Forward, LeaseLost, Next, Requeue, Settle, Verdict
+from tasks.steps.verdict import CancelRequested, Detached, Forward, LeaseLost, Next, Requeue, Settle, Verdict, Waits
 from tasks.workflow.dispatch import dispatch, settle
+from tasks.workflow.links import route_of
 from tasks.workflow.policies import policy_of
 from tasks.workflow.runtime import Runtime
 
@@ -90,6 +91,8 @@ def _run_owned(runtime: Runtime, run: StepRun, name: StepName) -> Handled:
         return _detach(runtime, run)
     except CancelRequested:
         return _fail(runtime, run, ErrorInfo(code="CANCELLED", message="cancelled on request"))
+    except Waits as wait:
+        return _stand_by(runtime, run, str(wait))
     except RetryLater as error:
         return _put_off(runtime, run, error)
     except VmferryError as error:
@@ -112,6 +115,8 @@ def _step_run(runtime: Runtime, record: RunRecord, lease: Lease) -> StepRun:
         cordon_of=runtime.cordons.find,
         policy=policy_of(settings.policy(record.request.policy), record),
         limits=Limits(settings.lease_s, settings.progress_period_s, settings.unreachable_timeout_s),
+        shares=runtime.shares,
+        route=route_of(settings, record),
         stopping=runtime.stopping,
     )
 
@@ -204,6 +209,14 @@ def _put_off(runtime: Runtime, run: StepRun, error: RetryLater) -> Handled:
     changes = {"owner": "", "tries": record.tries + 1, "waiting_for": f"trying again: {error.message}"}
     after = record.model_copy(update=changes)
     runtime.store.commit(record, after, guard="fence", deadline_in=RETRY_DELAY_S, resend_in=RETRY_DELAY_S)
+    return Handled.CUT
+
+
+def _stand_by(runtime: Runtime, run: StepRun, why: str) -> Handled:
+    """It waits for others: give the claim back for a while, as often as it takes, without occupying a slot."""
+    run.lease.stop()
+    after = run.record.model_copy(update={"owner": "", "waiting_for": why})
+    runtime.store.commit(run.record, after, guard="fence", deadline_in=RETRY_DELAY_S, resend_in=RETRY_DELAY_S)
     return Handled.CUT
 
 
