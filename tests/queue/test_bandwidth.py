@@ -80,6 +80,10 @@ class Sampler:
             thread.join()
 
 
+def wait_in_force(bench: Bench, shares: list[int]) -> None:
+    until(lambda: sorted(bench.fake.bandwidths.values()) == shares, f"{shares} are not in force")
+
+
 def held(bench: Bench) -> dict[str, int]:
     return {flow.id: flow.held for flow in bench.runtime.shares.all()}
 
@@ -97,13 +101,13 @@ def test_they_share_and_who_is_left_gets_all_and_the_limit_holds_at_every_moment
     with sampler.looking(), rack.fake.transfers_held():
         for number, shares in enumerate(([30], [15, 15], [10, 10, 10])):
             threads.append(in_background(rack, number))
-            until(lambda shares=shares: sorted(rack.fake.bandwidths.values()) == shares, f"{shares} are not in force")
+            wait_in_force(rack, shares)
             assert sum(held(rack).values()) == LIMIT
         for number, shares in ((0, [15, 15]), (1, [30])):
             rack.fake.abort_job("alpha", uuid_of(number))
             threads[number].join()
             rack.step("rollback", f"m{number}")
-            until(lambda shares=shares: sorted(rack.fake.bandwidths.values()) == shares, f"{shares} are not in force")
+            wait_in_force(rack, shares)
     for thread in threads:
         thread.join()
     assert rack.record("m2").state is State.VERIFYING
