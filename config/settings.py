@@ -37,6 +37,7 @@ ENV_PREFIX = "VMFERRY_"
 NOT_SETTINGS = ("VMFERRY_CONFIG", "VMFERRY_LAB", "VMFERRY_TEST")
 """Variables with the prefix that are not settings (the configuration's path, the test lab's own)."""
 
+PoolPlace = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63}/)?[^\x00-\x1f\x7f/]{1,255}$")]
 BROKER_SCHEMES = ("redis", "rediss", "sentinel", "redis+socket", "unix")
 LIBVIRT_URI = r"^(qemu|test)(\+(ssh|tls|tcp|unix|libssh2|libssh))?://"
 
@@ -67,6 +68,15 @@ class LinkSettings(Section):
     """Migrations over it at the same time."""
     bandwidth_mib_s: int = Field(0, ge=0)
     """What they may use together, in both directions, MiB/s; they share it. 0: no limit."""
+
+
+class PoolSettings(Section):
+    """A storage pool, as its host's libvirt calls it, or ``host/pool`` for that of one host alone."""
+
+    max_transfers: int = Field(2, ge=1, le=1000)
+    """Migrations that copy disks out of it or into it at the same time."""
+    shared: bool = False
+    """The pools of this name are one storage, and count together; else each host's counts for itself."""
 
 
 class PolicySettings(Section):
@@ -204,6 +214,8 @@ class Settings(BaseSettings):
     """Named policies; ``default`` always exists."""
     links: dict[PolicyName, LinkSettings] = Field(default_factory=dict)
     """Links that several hosts share."""
+    pools: dict[PoolPlace, PoolSettings] = Field(default_factory=dict)
+    """Storage pools that not everybody may use at the same time."""
     groups: dict[PolicyName, GroupSettings] = Field(default_factory=dict)
     """VMs that belong together, or apart, when drains move them."""
     recurring_drains: dict[RecurringName, RecurringDrainSettings] = Field(default_factory=dict)
@@ -258,6 +270,10 @@ class Settings(BaseSettings):
                 raise ValueError(f"recurring_drains.{name}: {', '.join(unknown)} not in the inventory")
             if drain.policy not in self.policies:
                 raise ValueError(f"recurring_drains.{name}.policy: there is no policy {drain.policy}")
+        for place in self.pools:
+            host, slash, _ = place.partition("/")
+            if slash and host not in self.hosts:
+                raise ValueError(f"pools.{place}: {host} is not in the inventory")
         return self
 
     @model_validator(mode="after")

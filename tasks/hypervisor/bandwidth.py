@@ -29,8 +29,10 @@ UNLIMITED_MIB_S = (1 << 63) // MIB - 1
 def set_bandwidth(domain: Any, mib_s: int, disks: Sequence[str]) -> bool:
     """See the port."""
     job = read_job(domain)
-    if not (job.active and job.is_migration):
-        return False  # on its own, the call would set the limit of later migrations
+    if not (job.active and job.is_migration and job.begun):
+        # Without a migration the call would set the limit of later ones. One that is being prepared takes it, and
+        # overwrites it when it begins with the bandwidth that it was started with.
+        return False
     try:
         domain.migrateSetMaxSpeed(mib_s)
         done = _limit_mirrors(domain, mib_s * MIB, disks)

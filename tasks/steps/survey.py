@@ -16,7 +16,7 @@ from tasks.model.ports import Hypervisor
 from tasks.model.request import MigrationRequest, Storage
 from tasks.model.run import StepName
 from tasks.parallel import ContextPool
-from tasks.planning.copies import copied_disks, copies_of
+from tasks.planning.copies import copied_disks, copies_of, pools_of
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.mounts import describe_mount, plan_mounts, settle_mounts
@@ -79,7 +79,7 @@ def survey(
 
 def decisions(plan: Plan) -> dict[str, Any]:
     """What of a plan stands in the record."""
-    names = ("method", "storage", "copies", "mounts", "nvram", "tpm", "agent", "emulated", "files", "remedied")
+    names = ("method", "storage", "copies", "pools", "mounts", "nvram", "tpm", "agent", "emulated", "files", "remedied")
     return {name: getattr(plan, name) for name in names}
 
 
@@ -243,6 +243,7 @@ def _plan(s: Situation, reason: str) -> Plan:
         emulated=s.domain.virt_type == "qemu",
         agent=s.live and s.domain.agent and s.view.state is not DomainState.PAUSED,
         tpm="" if s.carries_memory else firmware.tpm_of(s) or "",
+        pools=pools_of(s, copies),
         mounts=s.mounts,
         files=s.files,
         remedied=s.remedied,

@@ -1,4 +1,4 @@
-"""Links that a migration goes over, as the settings have them."""
+"""Links that a migration goes over and pools that it uses, as the settings have them."""
 
 from __future__ import annotations
 
@@ -22,3 +22,16 @@ def route_of(settings: Settings, record: RunRecord) -> Route:
     names = [f"out:{record.source}", f"in:{record.destination}"]
     names += [f"link:{name}" for name in links_between(settings, record)]
     return Route(tuple(name for name in names if name in limits), limits)
+
+
+def pools_used(settings: Settings, record: RunRecord) -> dict[str, int]:
+    """Tokens of limited pools that it copies out of or into, with how many may have each; none before it was looked
+    at."""
+    found = {}
+    for place in record.pools:
+        name = place.partition("/")[2]
+        if (own := settings.pools.get(place)) is not None:
+            found[f"pool:{place}"] = own.max_transfers
+        elif (pool := settings.pools.get(name)) is not None:
+            found[f"pool:{name if pool.shared else place}"] = pool.max_transfers
+    return found

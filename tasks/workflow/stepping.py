@@ -12,15 +12,15 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from tasks.model.errors import RetryLater, StaleOwner, StoreUnavailable, VmferryError
+from tasks.model.errors import LimitReached, RetryLater, StaleOwner, StoreUnavailable, VmferryError
 from tasks.model.run import ErrorInfo, Progress, RunRecord, State, StepName, StepTiming
 from tasks.steps import finish, preflight, prepare, rollback, transfer, verify
 from tasks.steps.lease import Lease
 from tasks.steps.run import Limits, StepRun
 from tasks.steps.survey import STEPS
 from tasks.steps.verdict import CancelRequested, Detached, Forward, LeaseLost, Next, Requeue, Settle, Verdict, Waits
-from tasks.workflow.dispatch import dispatch, settle
-from tasks.workflow.links import route_of
+from tasks.workflow.dispatch import dispatch, settle, why_waits
+from tasks.workflow.links import pools_used, route_of
 from tasks.workflow.policies import policy_of
 from tasks.workflow.runtime import Runtime
 
@@ -139,9 +139,7 @@ def _ended(run: StepRun) -> tuple[StepTiming, ...]:
 def _follow(runtime: Runtime, run: StepRun, name: StepName, verdict: Verdict) -> Handled:
     match verdict:
         case Next():
-            following = STEPS[STEPS.index(name) + 1]
-            _hand_over(runtime, run, following, release="tokens" if name is StepName.TRANSFER else None)
-            return Handled.ADVANCED
+            return _go_on(runtime, run, name)
         case Settle(state, error):
             _settle(runtime, run, state, error)
             return Handled.CUT if state is not State.SUCCEEDED else Handled.ADVANCED
@@ -152,6 +150,20 @@ def _follow(runtime: Runtime, run: StepRun, name: StepName, verdict: Verdict) ->
             record = _hand_over(runtime, run, StepName.VERIFY)
             runtime.messenger.send_steps(record, STEPS[STEPS.index(StepName.VERIFY) :])
     return Handled.CUT
+
+
+def _go_on(runtime: Runtime, run: StepRun, name: StepName) -> Handled:
+    """To the next step; of the pools that it copies out of and into only preflight knows, and the queue has not asked
+    for them: when one is taken it goes back there, with nothing in its hands, and keeps its place."""
+    following, needed = STEPS[STEPS.index(name) + 1], {}
+    if name is StepName.PREFLIGHT:
+        needed = pools_used(runtime.settings, run.record)
+    try:
+        _hand_over(runtime, run, following, release="tokens" if name is StepName.TRANSFER else None, acquire=needed)
+    except LimitReached as full:
+        _requeue(runtime, run, run.source, why_waits("full", full.token))
+        return Handled.CUT
+    return Handled.ADVANCED
 
 
 def _settle(runtime: Runtime, run: StepRun, state: State, error: ErrorInfo | None) -> None:

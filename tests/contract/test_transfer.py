@@ -94,7 +94,7 @@ class TestTransfer:
         assert rig.hypervisor.set_bandwidth(rig.source, uuid, 1) is False
         with transfer_running(rig, uuid):
             assert rig.hypervisor.set_bandwidth(rig.destination, uuid, 1) is False
-            assert rig.hypervisor.set_bandwidth(rig.source, uuid, 1) is True
+            wait_until(lambda: rig.hypervisor.set_bandwidth(rig.source, uuid, 1))  # not before it has begun
             assert rig.hypervisor.set_bandwidth(rig.source, uuid, 50) is True
         assert rig.hypervisor.set_bandwidth(rig.source, new_identity()[1], 1) is False
 
