@@ -246,6 +246,9 @@ class Settings(BaseSettings):
     """How often a transfer's statistics are read, seconds."""
     step_concurrency: int = Field(32, ge=1, le=1000)
     """Threads of a steps worker."""
+    step_workers: int = Field(1, ge=1, le=1000)
+    """How many steps workers there are. No limit of migrations may be above the threads of all of them, which would
+    promise more than can ever be under way."""
     control_concurrency: int = Field(4, ge=1, le=100)
     """Threads of a control worker."""
     log_format: Literal["text", "json"] = "text"
@@ -274,6 +277,20 @@ class Settings(BaseSettings):
             host, slash, _ = place.partition("/")
             if slash and host not in self.hosts:
                 raise ValueError(f"pools.{place}: {host} is not in the inventory")
+        return self
+
+    @model_validator(mode="after")
+    def _within_slots(self) -> Settings:
+        """Certain from the configuration alone; how many workers really run, only ``vmferry doctor`` can see."""
+        slots = self.step_workers * self.step_concurrency
+        caps = {"max_total": self.max_total}
+        for name, host in self.hosts.items():
+            caps |= {f"hosts.{name}.max_outgoing": host.max_outgoing, f"hosts.{name}.max_incoming": host.max_incoming}
+        caps |= {f"links.{name}.max_transfers": link.max_transfers for name, link in self.links.items()}
+        caps |= {f"pools.{place}.max_transfers": pool.max_transfers for place, pool in self.pools.items()}
+        if above := [f"{key} = {cap}" for key, cap in caps.items() if cap > slots]:
+            had = f"{self.step_workers} steps worker(s) of {self.step_concurrency} threads can have under way: {slots}"
+            raise ValueError(f"{', '.join(above)} is more than {had} (step_workers × step_concurrency)")
         return self
 
     @model_validator(mode="after")

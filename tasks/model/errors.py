@@ -43,7 +43,7 @@ class StaleOwner(VmferryError):
 
 
 class LimitReached(VmferryError):
-    """As many as are allowed do it already; nothing was written. ``code`` is always the same, ``token`` says of what."""
+    """As many as are allowed do it already; nothing was written. ``token`` says what was not to be had."""
 
     def __init__(self, token: str) -> None:
         super().__init__("LIMIT_REACHED", f"{token} is taken", "it is waited for")

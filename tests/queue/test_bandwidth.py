@@ -22,15 +22,15 @@ from tests.queue.workbench import HOSTS, Bench
 pytestmark = pytest.mark.queue
 
 LIMIT = 30
-HOSTS_WITHOUT_LIMITS = {name: {"uri": f"qemu+tcp://{name}/system", "max_outgoing": 50} for name in HOSTS}
-RACK = {"rack": {"hosts": ["alpha"], "bandwidth_mib_s": LIMIT, "max_transfers": 50}}
+HOSTS_WITHOUT_LIMITS = {name: {"uri": f"qemu+tcp://{name}/system", "max_outgoing": 30} for name in HOSTS}
+RACK = {"rack": {"hosts": ["alpha"], "bandwidth_mib_s": LIMIT, "max_transfers": 30}}
 ROUTE = Route(("link:rack",), {"link:rack": LIMIT})
 AHEAD_S = 10.0
 
 
 @pytest.fixture
 def rack(redis_server: RedisServer) -> Bench:
-    inventory = {n: {**values, "max_incoming": 50} for n, values in HOSTS_WITHOUT_LIMITS.items()}
+    inventory = {n: {**values, "max_incoming": 30} for n, values in HOSTS_WITHOUT_LIMITS.items()}
     return Bench(redis_server.url, links=RACK, lease_s=1.0, hosts=inventory)
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.queue
 
 MIB = 1 << 20
 MANY: dict[str, Any] = {
-    "hosts": {name: {"uri": f"qemu+tcp://{name}/system", "max_outgoing": 50, "max_incoming": 50} for name in HOSTS}
+    "hosts": {name: {"uri": f"qemu+tcp://{name}/system", "max_outgoing": 30, "max_incoming": 30} for name in HOSTS}
 }
 FULL = "as many copy out of or into pool {} as are allowed"
 
