@@ -247,8 +247,7 @@ class Settings(BaseSettings):
     step_concurrency: int = Field(32, ge=1, le=1000)
     """Threads of a steps worker."""
     step_workers: int = Field(1, ge=1, le=1000)
-    """How many steps workers there are. No limit of migrations may be above the threads of all of them, which would
-    promise more than can ever be under way."""
+    """How many steps workers there are; no limit of migrations may be above the threads of all of them together."""
     control_concurrency: int = Field(4, ge=1, le=100)
     """Threads of a control worker."""
     log_format: Literal["text", "json"] = "text"

@@ -10,16 +10,19 @@ from tasks.model.bandwidth import Flow
 def share_out(flows: Iterable[Flow], limits: Mapping[str, int]) -> dict[str, int]:
     """Id -> MiB/s: max-min fair over all links at once, in whole MiB/s, and never more in all than a link has.
 
-    Who begins needs its least on each of its links; until that is there it gets 0, and those who came earlier go first.
+    Who begins needs its least on each of its links; until that is there it gets 0, and nobody who came later begins on
+    one of these links before it.
     """
     order = sorted(flows, key=lambda flow: (flow.held == 0, flow.rank, flow.id))
     room, got = dict(limits), {flow.id: 0 for flow in order}
-    begun = []
+    begun, awaited = [], set[str]()
     for flow in order:
-        least = min(flow.least, flow.most) if flow.most else flow.least
-        if all(room[link] >= least for link in _limited(flow, room)):
+        least, links = min(flow.least, flow.most) if flow.most else flow.least, _limited(flow, room)
+        if all(room[link] >= least for link in links) and (flow.held or not awaited & set(links)):
             _raise(flow, least, got, room)
             begun.append(flow)
+        elif all(limits[link] >= least for link in links):
+            awaited |= set(links)
     _fill([flow for flow in begun if _limited(flow, room)], got, room)
     return got
 

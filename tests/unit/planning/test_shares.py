@@ -63,7 +63,7 @@ def test_who_could_have_more_goes_over_a_full_link_with_others_who_have_no_more(
 
 
 @given(situations())
-def test_who_waits_could_not_go_beside_the_least_of_those_before_it(
+def test_who_waits_could_not_go_beside_those_before_it_or_must_not_overtake_one_of_them(
     situation: tuple[list[Flow], dict[str, int]],
 ) -> None:
     flows, limits = situation
@@ -73,7 +73,8 @@ def test_who_waits_could_not_go_beside_the_least_of_those_before_it(
         if got[flow.id] == 0:
             before = [o for o in order[:place] if got[o.id]]
             needed = [min(o.least, o.most or o.least) for o in (*before, flow)]
-            assert any(
+            waiting = [o for o in order[:place] if not got[o.id] and set(o.links) & set(flow.links)]
+            assert (waiting and not flow.held) or any(
                 sum(n for o, n in zip((*before, flow), needed, strict=True) if link in o.links) > limits[link]
                 for link in flow.links
             )
@@ -108,6 +109,12 @@ def test_a_newcomer_is_not_kept_out_by_those_under_way() -> None:
 def test_who_needs_too_much_waits_and_holds_nobody_up() -> None:
     flows = [Flow("wide", ("rack",), least=4, rank=1), Flow("m", ("rack",), rank=2)]
     assert share_out(flows, {"rack": 3}) == {"wide": 0, "m": 3}
+
+
+def test_who_needs_more_is_not_overtaken_for_ever_by_those_who_need_less() -> None:
+    old = [Flow("old", ("rack",), least=2, held=2)]
+    wide, small = Flow("wide", ("rack",), least=2, rank=1), Flow("small", ("rack",), rank=2)
+    assert share_out([*old, wide, small], {"rack": 3}) == {"old": 3, "wide": 0, "small": 0}
 
 
 def test_links_without_a_limit_count_for_nothing() -> None:
