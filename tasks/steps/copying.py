@@ -75,6 +75,7 @@ def _copy_chunk(run: StepRun, file: FileCopy, number: int, piece: tuple[int, int
         length=piece[1],
         fresh=fresh,
         head=_head(run, file) if number == 0 else b"",
+        at_once=meter.at_once(),
     )
     checksum = run.hypervisor.copy_chunk(order, meter)
     _check_source(run, file)
@@ -129,6 +130,10 @@ class _Meter:
     def begin(self) -> None:
         """Wait for a part of the links that it goes over."""
         self._mib_s = self._sharing.begin()
+
+    def at_once(self) -> int:
+        """A quarter of a second's worth, bytes; 0: there is no limit."""
+        return self._mib_s * MIB // 4
 
     def _limit(self, mib_s: int) -> bool:
         self._mib_s = mib_s

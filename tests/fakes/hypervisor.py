@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,8 @@ class FakeHypervisor(FakePools, FakeNetworks):
         """UUIDs of guests that do not shut down when they are asked."""
         self.bandwidths: dict[str, int] = {}
         """UUID -> limit of the transfer that runs, MiB/s; 0: none."""
+        self.bandwidth_takes_s = 0.0
+        """How long it takes until a changed limit is in force."""
         self._held = False
         self._abort_asked: set[str] = set()
         self._faults: dict[str, HypervisorError] = {}
@@ -398,6 +401,7 @@ class FakeHypervisor(FakePools, FakeNetworks):
 
     def set_bandwidth(self, host: str, uuid: str, mib_s: int, disks: Sequence[str] = ()) -> bool:  # noqa: ARG002
         """See the port. What is in force stands in ``bandwidths``."""
+        time.sleep(self.bandwidth_takes_s)
         with self._asked("set_bandwidth", host, effect=True) as there:
             domain = there.domains.get(uuid)
             if domain is None or not domain.job.active:

@@ -98,6 +98,7 @@ def test_they_share_and_who_is_left_gets_all_and_the_limit_holds_at_every_moment
     for number in range(3):
         transferring(rack, number)
     sampler, threads = Sampler(rack), []
+    rack.fake.bandwidth_takes_s = 0.15  # longer than who begins waits between two looks
     with sampler.looking(), rack.fake.transfers_held():
         for number, shares in enumerate(([30], [15, 15], [10, 10, 10])):
             threads.append(in_background(rack, number))

@@ -156,3 +156,77 @@ def test_disks_that_are_mirrored_share_it_too(running: Stack, lab: Lab, make_gue
     assert total > 2 * 80 + 64, "not all of it went over the wire that was looked at"
     gaps = [later - earlier for (earlier, _), (later, _) in pairwise(wire.sent)]
     assert max(gaps) < WINDOW_S, "the wire was not looked at often enough"
+
+
+def test_a_worker_that_is_killed_takes_nothing_with_it(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest]
+) -> None:
+    """Its transfers go on with what they had; who comes meanwhile gets a part when they were adopted, not before."""
+    running.steps_worker()  # one that is there when the other one dies
+    first = filled(make_guest("first", memory_mib=288, fill_mib=192, disk=None, network=False))
+    second = filled(make_guest("second", memory_mib=128, fill_mib=32, disk=None, network=False))
+    wire = Wire(lab)
+    with wire.watched():
+        one = running.client.submit({"vm": "first", "destination": "beta"}).id
+        until(lambda: running.client.show(one).progress.memory.total_bytes, 60, lambda: running.diagnosis(one))
+        owner = running.client.show(one).owner.split(".")
+        next(worker for worker in running.steps_workers if str(worker.pid) in owner).kill9()
+        two = running.client.submit({"vm": "second", "destination": "gamma"}).id
+        records = [running.wait_end(run_id, timeout_s=120) for run_id in (one, two)]
+    for guest, record in zip((first, second), records, strict=True):
+        assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
+        check_invariants(running, guest, record, was_running=True, autostart=False)
+    assert max(sum(limits.values()) for limits in wire.limits) <= LIMIT_MIB_S
+    assert {"first": 10, "second": 10} in wire.limits, wire.limits[::10]
+    assert wire.most() <= LIMIT_MIB_S * TOLERANCE
+    assert allotted(running) == 0
+
+
+def test_files_that_the_worker_copies_share_it_with_memory(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest]
+) -> None:
+    off = make_guest("off", disk="local", disk_format="raw", disk_mib=160, start="off")
+    off.fill_disk([(0, 160)])
+    live = filled(make_guest("live", memory_mib=128, fill_mib=32, disk=None, network=False))
+    wire = Wire(lab)
+    with wire.watched():
+        one = running.client.submit({"vm": "off", "destination": "beta"}).id
+        until(lambda: running.client.show(one).progress.disk.processed_bytes, 60, lambda: running.diagnosis(one))
+        two = running.client.submit({"vm": "live", "destination": "gamma"}).id
+        records = [running.wait_end(run_id, timeout_s=120) for run_id in (one, two)]
+    for guest, record, ran in zip((off, live), records, (False, True), strict=True):
+        assert record.state is State.SUCCEEDED, running.diagnosis(record.id)
+        check_invariants(running, guest, record, was_running=ran, autostart=False)
+    off.check_filled("beta")
+    print(f"most in {WINDOW_S:g} s: {wire.most():.1f} MiB/s")
+    assert {"live": 10} in wire.limits, wire.limits[::10]
+    assert wire.most() <= LIMIT_MIB_S * TOLERANCE
+    assert allotted(running) == 0
+
+
+def test_a_pool_takes_one_at_a_time_and_the_list_says_so(
+    lab: Lab, tmp_path: Path, make_guest: Callable[..., Guest]
+) -> None:
+    guests = [make_guest(f"box-{n}", disk="local", disk_format="raw", disk_mib=48, start="off") for n in range(3)]
+    for guest in guests:
+        guest.fill_disk([(0, 48)])
+    seen, notes = [], set[str]()
+    slow = {"slow": {"bandwidth_mib_s": 20}}
+    with stack(lab, tmp_path, pools={"beta/local": {"max_transfers": 1}}, policies=slow) as running:
+        running.start()
+        ask = running.client.submit
+        ids = [ask({"vm": guest.name, "destination": "beta", "policy": "slow"}).id for guest in guests]
+
+        def over() -> bool:
+            records = running.client.list_runs()
+            seen.append(sum(r.state in (State.PREPARING, State.TRANSFERRING) for r in records))
+            notes.update(str(r.waiting_for) for r in records if r.state is State.QUEUED)
+            return all(r.is_terminal for r in records)
+
+        until(over, 90, lambda: running.diagnosis(ids[0]))
+        for guest, run_id in zip(guests, ids, strict=True):
+            record = running.wait_end(run_id)
+            assert record.state is State.SUCCEEDED, running.diagnosis(run_id)
+            check_invariants(running, guest, record, was_running=False, autostart=False)
+    assert max(seen) == 1
+    assert "as many copy out of or into pool beta/local as are allowed" in notes
