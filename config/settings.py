@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsS
 
 from config.recurring import RecurringDrainSettings, RecurringName
 from config.section import Section
+from config.shared import LinkSettings, PoolPlace, PoolSettings
 from tasks.model.errors import ConfigurationError
 from tasks.model.request import HostName, PolicyName, VmName
 
@@ -37,7 +38,6 @@ ENV_PREFIX = "VMFERRY_"
 NOT_SETTINGS = ("VMFERRY_CONFIG", "VMFERRY_LAB", "VMFERRY_TEST")
 """Variables with the prefix that are not settings (the configuration's path, the test lab's own)."""
 
-PoolPlace = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,63}/)?[^\x00-\x1f\x7f/]{1,255}$")]
 BROKER_SCHEMES = ("redis", "rediss", "sentinel", "redis+socket", "unix")
 LIBVIRT_URI = r"^(qemu|test)(\+(ssh|tls|tcp|unix|libssh2|libssh))?://"
 
@@ -57,26 +57,6 @@ class HostSettings(Section):
     """Migrations arriving at this host at the same time; 0: none may arrive."""
     bandwidth_mib_s: int = Field(0, ge=0)
     """What all that leave it may use together, and as much all that arrive, MiB/s; 0: no limit."""
-
-
-class LinkSettings(Section):
-    """A network link that several hosts share, for example the uplink of a rack."""
-
-    hosts: list[HostName] = Field(min_length=1)
-    """Hosts behind it: a migration between two of them does not use it."""
-    max_transfers: int = Field(2, ge=1, le=1000)
-    """Migrations over it at the same time."""
-    bandwidth_mib_s: int = Field(0, ge=0)
-    """What they may use together, in both directions, MiB/s; they share it. 0: no limit."""
-
-
-class PoolSettings(Section):
-    """A storage pool, as its host's libvirt calls it, or ``host/pool`` for that of one host alone."""
-
-    max_transfers: int = Field(2, ge=1, le=1000)
-    """Migrations that copy disks out of it or into it at the same time."""
-    shared: bool = False
-    """The pools of this name are one storage, and count together; else each host's counts for itself."""
 
 
 class PolicySettings(Section):

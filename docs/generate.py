@@ -18,13 +18,12 @@ from config.settings import (
     FlowerSettings,
     GroupSettings,
     HostSettings,
-    LinkSettings,
     PlacementSettings,
     PolicySettings,
-    PoolSettings,
     Settings,
     WebhookSettings,
 )
+from config.shared import LinkSettings, PoolSettings
 from tasks.model import run as run_module
 from tasks.model.run import TERMINAL, TRANSITIONS, State
 from tasks.planning import method, storage
