@@ -68,7 +68,7 @@ def _tell_qemu(domain: Any, bytes_s: int) -> bool:
     except libvirt.libvirtError as error:
         if error.get_error_code() in NOT_HERE:
             raise
-        log.warning("%s: the speed of its mirrored disks cannot be changed: %s", domain.name(), error)
+        log.info("%s: the speed of its mirrored disks cannot be changed: %s", domain.name(), error)
         return False
     return True
 

@@ -53,6 +53,8 @@ class Sharing:
             if goal and not mine.held:
                 mine, everyone = run.shares.ask(run.record, self._flow, run.route, goal)
             if mine.held:
+                if run.record.waiting_for is not None:
+                    run.save(waiting_for=None)
                 return mine.held
             if time.monotonic() > until:
                 raise Waits(_why(self._flow, everyone))

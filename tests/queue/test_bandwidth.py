@@ -138,6 +138,7 @@ def test_what_a_dead_owner_has_stays_its_own_until_it_is_adopted(rack: Bench) ->
     newcomer.join()
     assert first.uuid != second.uuid
     assert (rack.record("m0").state, rack.record("m1").state) == (State.VERIFYING, State.VERIFYING)
+    assert rack.record("m1").waiting_for is None
     assert max(sampler.allotted) == max(sampler.in_force) == LIMIT
     with pytest.raises(StaleOwner):
         rack.runtime.shares.ask(owner, Flow("m0", ROUTE.links), ROUTE, 1)
