@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsS
 
 from config.recurring import RecurringDrainSettings, RecurringName
 from config.section import Section
+from config.shared import LinkSettings, PoolPlace, PoolSettings
 from tasks.model.errors import ConfigurationError
 from tasks.model.request import HostName, PolicyName, VmName
 
@@ -54,15 +55,8 @@ class HostSettings(Section):
     """Migrations leaving this host at the same time; 0: none may leave."""
     max_incoming: int = Field(2, ge=0, le=1000)
     """Migrations arriving at this host at the same time; 0: none may arrive."""
-
-
-class LinkSettings(Section):
-    """A network link that several hosts share, for example the uplink of a rack."""
-
-    hosts: list[HostName] = Field(min_length=1)
-    """Hosts behind it: a migration between two of them does not use it."""
-    max_transfers: int = Field(2, ge=1, le=1000)
-    """Migrations over it at the same time."""
+    bandwidth_mib_s: int = Field(0, ge=0)
+    """What all that leave it may use together, and as much all that arrive, MiB/s; 0: no limit."""
 
 
 class PolicySettings(Section):
@@ -76,7 +70,7 @@ class PolicySettings(Section):
     passes_per_step: int = Field(2, ge=1)
     """Passes over the memory after which the next, longer pause is allowed."""
     bandwidth_mib_s: int = Field(0, ge=0)
-    """Limit of the migration's bandwidth in MiB/s; 0: none."""
+    """Limit of the migration's bandwidth in MiB/s, over all that it copies; 0: none."""
     auto_converge: bool = False
     """Let QEMU slow the guest's CPUs down when memory is dirtied faster than it is sent."""
     completion_timeout_s: float = Field(0.0, ge=0)
@@ -200,6 +194,8 @@ class Settings(BaseSettings):
     """Named policies; ``default`` always exists."""
     links: dict[PolicyName, LinkSettings] = Field(default_factory=dict)
     """Links that several hosts share."""
+    pools: dict[PoolPlace, PoolSettings] = Field(default_factory=dict)
+    """Storage pools that not everybody may use at the same time."""
     groups: dict[PolicyName, GroupSettings] = Field(default_factory=dict)
     """VMs that belong together, or apart, when drains move them."""
     recurring_drains: dict[RecurringName, RecurringDrainSettings] = Field(default_factory=dict)
@@ -230,6 +226,8 @@ class Settings(BaseSettings):
     """How often a transfer's statistics are read, seconds."""
     step_concurrency: int = Field(32, ge=1, le=1000)
     """Threads of a steps worker."""
+    step_workers: int = Field(1, ge=1, le=1000)
+    """How many steps workers there are; no limit of migrations may be above the threads of all of them together."""
     control_concurrency: int = Field(4, ge=1, le=100)
     """Threads of a control worker."""
     log_format: Literal["text", "json"] = "text"
@@ -254,6 +252,24 @@ class Settings(BaseSettings):
                 raise ValueError(f"recurring_drains.{name}: {', '.join(unknown)} not in the inventory")
             if drain.policy not in self.policies:
                 raise ValueError(f"recurring_drains.{name}.policy: there is no policy {drain.policy}")
+        for place in self.pools:
+            host, slash, _ = place.partition("/")
+            if slash and host not in self.hosts:
+                raise ValueError(f"pools.{place}: {host} is not in the inventory")
+        return self
+
+    @model_validator(mode="after")
+    def _within_slots(self) -> Settings:
+        """Certain from the configuration alone; how many workers really run, only ``vmferry doctor`` can see."""
+        slots = self.step_workers * self.step_concurrency
+        caps = {"max_total": self.max_total}
+        for name, host in self.hosts.items():
+            caps |= {f"hosts.{name}.max_outgoing": host.max_outgoing, f"hosts.{name}.max_incoming": host.max_incoming}
+        caps |= {f"links.{name}.max_transfers": link.max_transfers for name, link in self.links.items()}
+        caps |= {f"pools.{place}.max_transfers": pool.max_transfers for place, pool in self.pools.items()}
+        if above := [f"{key} = {cap}" for key, cap in caps.items() if cap > slots]:
+            had = f"{self.step_workers} steps worker(s) of {self.step_concurrency} threads can have under way: {slots}"
+            raise ValueError(f"{', '.join(above)} is more than {had} (step_workers × step_concurrency)")
         return self
 
     @model_validator(mode="after")

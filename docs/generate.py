@@ -18,12 +18,12 @@ from config.settings import (
     FlowerSettings,
     GroupSettings,
     HostSettings,
-    LinkSettings,
     PlacementSettings,
     PolicySettings,
     Settings,
     WebhookSettings,
 )
+from config.shared import LinkSettings, PoolSettings
 from tasks.model import run as run_module
 from tasks.model.run import TERMINAL, TRANSITIONS, State
 from tasks.planning import method, storage
@@ -124,6 +124,12 @@ def settings_page() -> str:
             "",
             *_table(RecurringDrainSettings, f"{settings_module.ENV_PREFIX}RECURRING_DRAINS__NAME__"),
             "",
+            "## `[pools.NAME]`",
+            "",
+            'A pool as libvirt calls it, or `[pools."host/pool"]` for that of one host, which goes before the other.',
+            "",
+            *_table(PoolSettings, f"{settings_module.ENV_PREFIX}POOLS__NAME__"),
+            "",
             "## `[webhooks.NAME]`",
             "",
             *_table(WebhookSettings, f"{settings_module.ENV_PREFIX}WEBHOOKS__NAME__"),
@@ -142,7 +148,7 @@ def settings_page() -> str:
 
 def _table(model: type[BaseModel], prefix: str, leave_out: Collection[str] = ()) -> list[str]:
     rows = [
-        f"| `{name}` | {_default(field)} | {(field.description or '').strip()} | `{prefix}{name.upper()}` |"
+        f"| `{name}` | {_default(field)} | {' '.join((field.description or '').split())} | `{prefix}{name.upper()}` |"
         for name, field in model.model_fields.items()
         if name not in leave_out
     ]

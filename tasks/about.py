@@ -28,10 +28,11 @@ def _note(sender: Any = None, **_: Any) -> None:
 
 @inspect_command(name=COMMAND)
 def about(state: Any) -> dict[str, Any]:
-    """Queues, version, how its clock stands to Redis TIME, and when it last ran the periodic reconciler."""
+    """Queues, threads, version, how its clock stands to Redis TIME, and when it last ran the periodic reconciler."""
     now = time.monotonic()
     return {
         "queues": [queue.name for queue in state.consumer.task_consumer.queues],
+        "slots": state.consumer.pool.limit,
         "version": version("vmferry"),
         "up_s": now - _started,
         "reconciled_ago_s": None if _reconciled is None else now - _reconciled,

@@ -69,7 +69,9 @@ def examine(settings: Settings, wanted: Wanted | None = None) -> Diagnosis:
         seen = gather(calls, at_once=2, timeout_s=settings.connect_timeout_s * 3 + LOOK_S * 2)
         redis, workers = seen.get("queue") or (_silent_queue(settings), None)
         hosts = seen.get("hosts") or tuple(_silent(settings, name) for name in settings.hosts)
-        facts = DoctorFacts(version("vmferry"), settings.reconcile_period_s, redis, workers, hosts)
+        facts = DoctorFacts(
+            version("vmferry"), settings.reconcile_period_s, redis, workers, hosts, max_total=settings.max_total
+        )
         return diagnose(_look_at_pairs(settings, prober, wanted, facts))
 
 
@@ -153,6 +155,7 @@ def _worker(name: str, said: Any, redis_clock: Clock | None) -> WorkerFacts:
         queues=frozenset(said["queues"]),
         version=said["version"],
         clock=clock,
+        slots=said.get("slots"),
         up_s=said["up_s"],
         reconciled_ago_s=said["reconciled_ago_s"],
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasks.model.errors import InvalidRequest
+from tasks.model.errors import ConfigurationError, InvalidRequest
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -44,10 +44,24 @@ def worker(
     if role not in queues:
         raise InvalidRequest("INVALID_ROLE", f"{role} is no role of a worker", "control, steps or all")
     slots = concurrency or (settings.control_concurrency if role == "control" else settings.step_concurrency)
+    if role != "control":
+        _check_slots(settings, slots)
     arguments = ["--pool", "threads", "--queues", queues[role], "--concurrency", str(slots)]
     # Neither mingle nor gossip is used here, and mingle delays every start by a second.
     arguments += ["--hostname", f"{name or role}@%h", "--without-mingle", "--without-gossip"]
     _exec(settings, "worker", *arguments)
+
+
+def _check_slots(settings: Settings, slots: int) -> None:
+    """With one steps worker its threads are all that there are; of several each sees only itself.
+
+    Raises:
+        ConfigurationError: ``CAP_ABOVE_SLOTS``.
+    """
+    if settings.step_workers == 1 and settings.max_total > slots:
+        message = f"max_total = {settings.max_total}, and the only steps worker would have {slots} threads"
+        hint = f"start it with --concurrency {settings.max_total} at least, or say how many there are (step_workers)"
+        raise ConfigurationError("CAP_ABOVE_SLOTS", message, hint)
 
 
 def beat() -> None:

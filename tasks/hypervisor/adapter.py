@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import libvirt
 
-from tasks.hypervisor import guest, job, paused, saves, streams, volumes
+from tasks.hypervisor import bandwidth, guest, job, paused, saves, streams, volumes
 from tasks.hypervisor import snapshots as snapshot_calls
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
@@ -221,6 +221,15 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
         def change(connection: Connection) -> bool:
             domain = guest.look_up_uuid(connection, uuid)
             return domain is not None and job.set_max_downtime(domain, downtime_ms)
+
+        return self._change(host, change)
+
+    def set_bandwidth(self, host: str, uuid: str, mib_s: int, disks: Sequence[str] = ()) -> bool:
+        """See the port."""
+
+        def change(connection: Connection) -> bool:
+            domain = guest.look_up_uuid(connection, uuid)
+            return domain is not None and bandwidth.set_bandwidth(domain, mib_s, disks)
 
         return self._change(host, change)
 

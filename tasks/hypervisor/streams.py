@@ -99,7 +99,8 @@ def copy_chunk(source: Connection, destination: Connection, order: ChunkOrder, t
         Broken, and whatever ``tick`` raises.
     """
     skipped = len(order.head)
-    reader, digest = _Reader(source, order.source_path, order.offset + skipped, order.length - skipped), Digest()
+    rest = order.offset + skipped, order.length - skipped
+    reader, digest = _Slices(source, order.source_path, *rest, order.at_once or order.length), Digest()
     try:
         writer = _Writer(destination, order)
     except BaseException:
@@ -286,6 +287,30 @@ class _Reader:
 
     def abort(self) -> None:
         _abort(self._stream)
+
+
+class _Slices:
+    """The same, asked for slice by slice: of one stream libvirt sends all that there is, however slowly it is read."""
+
+    def __init__(self, connection: Connection, path: str, offset: int, length: int, each: int) -> None:
+        self._connection, self._path, self._each = connection, path, each
+        self._offset, self._end = offset, offset + length
+        self._reader = self._open()
+
+    def _open(self) -> _Reader:
+        length = min(self._each, self._end - self._offset)
+        reader = _Reader(self._connection, self._path, self._offset, length)
+        self._offset += length
+        return reader
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        yield from self._reader
+        while self._offset < self._end:
+            self._reader = self._open()
+            yield from self._reader
+
+    def abort(self) -> None:
+        self._reader.abort()
 
 
 class _Writer:

@@ -225,3 +225,5 @@ class ChunkOrder:
     """Nothing was ever written to this piece of the volume: holes may be left out."""
     head: bytes = b""
     """What is written instead of the first bytes of the piece."""
+    at_once: int = 0
+    """How much may be on its way from the source before it was passed on; 0: as much as fits."""

@@ -113,6 +113,8 @@ class WorkerFacts:
     version: str | None = None
     """vmferry's; None when it does not know the question."""
     clock: Clock | None = None
+    slots: int | None = None
+    """Its threads; None when it does not say."""
     up_s: float = 0.0
     reconciled_ago_s: float | None = None
     """Seconds since it last ran the periodic reconciler; None: not since it started."""
@@ -183,5 +185,7 @@ class DoctorFacts:
     """Pairs that were not tried because there are too many."""
     pairs_not_wanted: bool = False
     """No probe VM was allowed."""
+    max_total: int = 0
+    """Migrations that may be under way at the same time."""
     silent: tuple[str, ...] = field(default=())
     """What did not come back in time, in words."""

@@ -66,6 +66,11 @@ class JobStats:
     disk_bps: int = 0
     downtime_ms: int | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether a migration sends anything yet: before, its hypervisor is only being prepared."""
+        return bool(self.memory_total or self.disk_total)
+
 
 NO_JOB = JobStats(active=False, is_migration=False)
 

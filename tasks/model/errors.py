@@ -42,6 +42,14 @@ class StaleOwner(VmferryError):
     """
 
 
+class LimitReached(VmferryError):
+    """As many as are allowed do it already; nothing was written. ``token`` says what was not to be had."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__("LIMIT_REACHED", f"{token} is taken", "it is waited for")
+        self.token = token
+
+
 class HypervisorError(VmferryError):
     """libvirt refused or failed; the subclass says what that means for the migration."""
 

@@ -15,7 +15,8 @@ def lane_of(record: RunRecord) -> str:
     """What a queued migration waits for, but for its own VM: all in one lane may start, or none of them."""
     request = record.request
     times = [request.window, request.time_zone, request.not_before, request.deadline] if request.is_timed else []
-    return json.dumps([record.drain, record.source or "", record.destination, times])
+    pools = [sorted(record.pools)] if record.pools else []
+    return json.dumps([record.drain, record.source or "", record.destination, times, *pools])
 
 
 def hosts_of_lane(lane: str) -> tuple[str, str]:

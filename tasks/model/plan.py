@@ -64,6 +64,8 @@ class Plan(Frozen):
     """Names of the Celery tasks, in order."""
     copies: tuple[DiskCopy, ...] = ()
     """Disks that would be copied; the others stay where they are."""
+    pools: tuple[str, ...] = ()
+    """Pools that are copied out of and into, ``host/pool``."""
     mounts: tuple[Mount, ...] = ()
     """Network file systems that disks stay on, with what is done for them on the destination."""
     nvram: str = ""

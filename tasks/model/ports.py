@@ -161,6 +161,10 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def set_max_downtime(self, host: str, uuid: str, downtime_ms: int) -> bool:
         """Set the pause QEMU may plan for, milliseconds; False when no migration runs (yet)."""
 
+    def set_bandwidth(self, host: str, uuid: str, mib_s: int, disks: Sequence[str] = ()) -> bool:
+        """Change the limit of the running migration, MiB/s: of its memory, and of those of the mirrored disks that are
+        not done, who share it. False when it is not in force: no migration runs, or not all of it takes the change."""
+
     def abort_job(self, host: str, uuid: str) -> None:
         """Abort the running migration job on the source; no error when there is none."""
 

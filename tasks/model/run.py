@@ -64,7 +64,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 """Allowed transitions. ``retry`` leads from failed, refused and cancelled back to queued, and from needs_attention to
 rolling_back, which reads both hosts again. checking leads back to queued when the VM was moved by hand meanwhile and
-the request did not name a source. rolling_back leads forward to verifying when the hosts show that the VM has moved."""
+the request did not name a source, and when one of the pools that it copies out of or into is in use by as many as are
+allowed. rolling_back leads forward to verifying when the hosts show that the VM has moved."""
 
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.REFUSED, State.CANCELLED, State.NEEDS_ATTENTION})
 """States in which nobody works on the migration and Celery's result of it is final."""
@@ -262,6 +263,8 @@ class RunRecord(Control):
     """Files beside the disks that go along."""
     decided_off: bool = False
     """What is copied was decided anew when the VM had been shut down."""
+    pools: tuple[str, ...] = ()
+    """Pools that it copies out of and into, ``host/pool``; known when it was looked at."""
     expected_bytes: int = 0
     """What it has to move at least, as far as that is known before it is looked at: its memory."""
     drain: str = ""

@@ -45,6 +45,16 @@ def copies_of(s: Situation) -> tuple[DiskCopy, ...]:
     return tuple(p for p in placed if isinstance(p, DiskCopy))
 
 
+def pools_of(s: Situation, copies: tuple[DiskCopy, ...]) -> tuple[str, ...]:
+    """Pools that disks are copied out of and into, ``host/pool``."""
+    moved = {copy.target for copy in copies}
+    out = {pool.name for disk in copied_disks(s) if disk.target in moved and (pool := _pool_of(s, disk))}
+    into = {file.pool for copy in copies for file in copy.files} | {copy.pool for copy in copies}
+    into |= {file.pool for file in s.files}
+    found = {f"{s.source.name}/{name}" for name in out} | {f"{s.destination.name}/{name}" for name in into if name}
+    return tuple(sorted(found))
+
+
 def copied_disks(s: Situation) -> tuple[Disk, ...]:
     """Disks that must be copied, of both definitions; none when they all stay where they are."""
     if s.storage is Storage.SHARED:

@@ -18,6 +18,7 @@ from tasks.planning.chunks import chunks_of
 from tasks.planning.outcome import describe
 from tasks.planning.qcow2 import HEADER_BYTES, parse_header, with_backing
 from tasks.steps.run import StepRun
+from tasks.steps.sharing import Sharing
 
 MIB = 1024**2
 
@@ -29,6 +30,8 @@ def copy_files(run: StepRun) -> None:
         OperatorMustFix: ``VM_STARTED``, ``SOURCE_CHANGED``: the copy would be of no use.
     """
     meter = _Meter(run)
+    if any(len(run.record.ledger.get(file.key, ())) < len(chunks_of(file.length_bytes)) for file in _files(run)):
+        meter.begin()
     for file in _files(run):
         for number, (offset, length) in enumerate(chunks_of(file.length_bytes)):
             if number >= len(run.record.ledger.get(file.key, ())):
@@ -72,6 +75,7 @@ def _copy_chunk(run: StepRun, file: FileCopy, number: int, piece: tuple[int, int
         length=piece[1],
         fresh=fresh,
         head=_head(run, file) if number == 0 else b"",
+        at_once=meter.at_once(),
     )
     checksum = run.hypervisor.copy_chunk(order, meter)
     _check_source(run, file)
@@ -112,13 +116,28 @@ def _interruptible(run: StepRun) -> Callable[[int], None]:
 
 
 class _Meter:
-    """Counts what was copied, keeps to the policy's bandwidth, and ends the copy when that is asked for."""
+    """Counts what was copied, keeps to the bandwidth that it is allotted, and ends the copy when that is asked for."""
 
     def __init__(self, run: StepRun) -> None:
         self._run = run
         self._total = sum(file.length_bytes for file in _files(run))
         self._began = self._told = time.monotonic()
         self._sent = self._arrived = self._piece = 0
+        self._sharing = Sharing(run, self._limit)
+        self._mib_s = 0
+        self._free_at = 0.0
+
+    def begin(self) -> None:
+        """Wait for a part of the links that it goes over."""
+        self._mib_s = self._sharing.begin()
+
+    def at_once(self) -> int:
+        """A quarter of a second's worth, bytes; 0: there is no limit."""
+        return self._mib_s * MIB // 4
+
+    def _limit(self, mib_s: int) -> bool:
+        self._mib_s = mib_s
+        return True
 
     def arrived(self, length: int) -> None:
         """One more piece is where it belongs, perhaps since an earlier owner's time."""
@@ -130,12 +149,15 @@ class _Meter:
         self._sent += sent
         self._piece += sent
         self._run.interrupt_if_asked()
-        limit = self._run.policy.bandwidth_mib_s * MIB
-        while limit and (ahead := self._sent / limit - (time.monotonic() - self._began)) > 0:
+        if self._mib_s:
+            # Time that was lost is not made up for: that would be more than the limit for a while.
+            self._free_at = max(self._free_at, time.monotonic()) + sent / (self._mib_s * MIB)
+        while (ahead := self._free_at - time.monotonic()) > 0:
             self._run.stopping.wait(min(ahead, 0.5))
             self._run.interrupt_if_asked()
         if time.monotonic() - self._told > self._run.limits.progress_period_s:
             self._told = time.monotonic()
+            self._sharing.look()
             self._run.save(progress=self.progress())
 
     def progress(self) -> Progress:

@@ -21,6 +21,7 @@ from tasks.planning.outcome import Outcome
 from tasks.steps.converging import Converging
 from tasks.steps.paused import refuse_running
 from tasks.steps.run import StepRun
+from tasks.steps.sharing import Sharing
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ class Call:
 def start_and_watch(run: StepRun) -> Outcome:
     """Start the transfer and observe it to its end."""
     run.interrupt_if_asked()
-    call = Call(run.hypervisor, _order(run))
+    mib_s = Sharing(run).begin()
+    call = Call(run.hypervisor, _order(run, mib_s))
     entry = JournalEntry(kind="transfer", host=run.destination, at=run.store.now())
     state = "paused" if run.record.mirrored_off else "running"
     running = f"{state} instance of {run.record.vm} on {run.destination}"
@@ -78,8 +80,12 @@ def watch(run: StepRun, call: Call | None = None, *, cancellable: bool = True) -
             return outcome
 
 
-def _order(run: StepRun) -> TransferOrder:
-    """Read the definition again, with its passwords, right where it is used; it is never stored."""
+def _order(run: StepRun, mib_s: int) -> TransferOrder:
+    """Read the definition again, with its passwords, right where it is used; it is never stored.
+
+    ``mib_s``: its limit. libvirt takes it for each disk, and for memory, which goes when all disks are done: then it
+    gets all of it.
+    """
     hypervisor = run.hypervisor
     view = hypervisor.find_domain(run.source, run.uuid)
     live = hypervisor.fetch_xml(run.source, run.uuid, secure=True, migratable=True)
@@ -92,7 +98,7 @@ def _order(run: StepRun) -> TransferOrder:
         destination=run.destination,
         destination_xml=run.destination_xml(live),
         persistent_xml=run.destination_xml(inactive),
-        bandwidth_mib_s=run.policy.bandwidth_mib_s,
+        bandwidth_mib_s=max(1, mib_s // max(1, len(copies))) if mib_s else 0,
         max_downtime_ms=next(iter(run.policy.convergence.downtime_steps_ms), 0),
         auto_converge=run.policy.auto_converge,
         disks=tuple(copy.target for copy in copies),
@@ -112,6 +118,7 @@ class _Observer:
         self._last = JobStats(active=False, is_migration=False)
         self._settling_since: float | None = None
         self._converging = Converging(run)
+        self._sharing = Sharing(run, self._limit)
         self._ended = False
         """The call has returned, and both hosts were looked at since."""
 
@@ -165,8 +172,15 @@ class _Observer:
         if (job.memory_processed, job.disk_processed) != (self._last.memory_processed, self._last.disk_processed):
             self._moved_on = time.monotonic()
         self._last = job
+        self._sharing.look(again=len(self._run.record.copies) > 1 and job.disk_remaining > 0)
         stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s
         self._converging.look(job, progress=progress_of(job), stalled=stalled, waiting_for=None)
+
+    def _limit(self, mib_s: int) -> bool:
+        run = self._run
+        # Without others on its links a disk keeps what it began with: changing that leaves a trace in the VM's log.
+        disks = tuple(copy.target for copy in run.record.copies) if run.route.links else ()
+        return run.hypervisor.set_bandwidth(run.source, run.uuid, mib_s, disks)
 
     def _put_off(self, why: str) -> None:
         stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tasks.model.bandwidth import Flow, Route
 from tasks.model.convergence import Convergence
 from tasks.model.cordon import Cordon
 from tasks.model.disks import NVRAM
@@ -41,6 +42,13 @@ class Store(Protocol):
 
     def commit(self, before: RunRecord, after: RunRecord, *, guard: Any, deadline_in: float | None = None) -> RunRecord:
         """Fenced write; raises StaleOwner."""
+
+
+class Shares(Protocol):
+    """What transfers are allotted of the links that they share."""
+
+    def ask(self, record: RunRecord, flow: Flow, route: Route, want: int | None = None) -> tuple[Flow, list[Flow]]:
+        """Say what one wants to have; returns what one has, and all who share. Raises StaleOwner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,9 @@ class StepRun:
     """The cordon of a host, now."""
     policy: Policy
     limits: Limits
+    shares: Shares
+    route: Route = field(default_factory=Route)
+    """Links with a limited bandwidth that it goes over."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the worker shuts down."""
     report: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005

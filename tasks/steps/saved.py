@@ -19,6 +19,7 @@ from tasks.steps.copying import copy_files
 from tasks.steps.definition import define_on_destination
 from tasks.steps.firmware import plan_nvram
 from tasks.steps.run import StepRun
+from tasks.steps.sharing import Sharing
 from tasks.steps.volumes import make_file_volumes
 from tasks.steps.windows import open_window
 
@@ -36,6 +37,8 @@ def move_saved(run: StepRun) -> None:
     if destination is not None and destination.active:
         return
     if not is_ours(destination, run.record.id):
+        if run.intent("source_save") is None:
+            Sharing(run).begin()  # while it runs: what is saved does not wait for others
         _save(run, source)
         _measure(run)
         make_file_volumes(run)

@@ -16,7 +16,7 @@ from tasks.model.ports import Hypervisor
 from tasks.model.request import AUTO, MigrationRequest, Storage
 from tasks.model.run import StepName
 from tasks.parallel import ContextPool
-from tasks.planning.copies import copied_disks, copies_of
+from tasks.planning.copies import copied_disks, copies_of, pools_of
 from tasks.planning.data_path import choose_data_path, explain
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.method import MethodChoice, choose_method
@@ -102,8 +102,8 @@ def _choose_storage(s: Situation) -> tuple[StorageChoice | None, tuple[Finding, 
 
 def decisions(plan: Plan) -> dict[str, Any]:
     """What of a plan stands in the record."""
-    names: tuple[str, ...] = ("method", "storage", "data_path", "copies", "mounts", "nvram", "tpm", "agent", "emulated")
-    names += ("files", "remedied")
+    names: tuple[str, ...] = ("method", "storage", "data_path", "copies", "pools", "mounts", "nvram", "tpm", "agent")
+    names += ("emulated", "files", "remedied")
     return {name: getattr(plan, name) for name in names}
 
 
@@ -270,6 +270,7 @@ def _plan(s: Situation, reason: str, refusals: tuple[Finding, ...] = ()) -> Plan
         emulated=s.domain.virt_type == "qemu",
         agent=s.live and s.domain.agent and s.view.state is not DomainState.PAUSED,
         tpm="" if s.carries_memory else firmware.tpm_of(s) or "",
+        pools=pools_of(s, copies),
         mounts=s.mounts,
         files=s.files,
         remedied=s.remedied,

@@ -50,3 +50,7 @@ class Detached(Interrupted):
 
 class CancelRequested(Interrupted):
     """Somebody asked to cancel the migration."""
+
+
+class Waits(Interrupted):
+    """Something that others have must become free first; says what."""

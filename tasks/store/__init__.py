@@ -7,6 +7,7 @@ from tasks.store.events import EventStore
 from tasks.store.queue import QueueStore
 from tasks.store.rates import RateStore
 from tasks.store.runs import Admission, Limits, RunStore, Submission
+from tasks.store.shares import ShareStore
 from tasks.store.turns import TurnStore
 from tasks.store.webhooks import WebhookStore
 
@@ -19,6 +20,7 @@ __all__ = [
     "QueueStore",
     "RateStore",
     "RunStore",
+    "ShareStore",
     "Submission",
     "TurnStore",
     "WebhookStore",

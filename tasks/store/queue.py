@@ -5,7 +5,7 @@ However many wait, whoever admits looks at one record a lane, and writes down on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,18 @@ class QueueStore:
             pipe.delete(f"{PREFIX}lanes:why")
             if whys:
                 pipe.hset(f"{PREFIX}lanes:why", mapping=said)
+            pipe.execute()
+
+    def note_awaited(self, tokens: Collection[str]) -> None:
+        """Those that somebody in the queue waits for: nobody who is out of it may take them."""
+        key = f"{PREFIX}awaited"
+        with translated():
+            if self._redis.smembers(key) == set(tokens):
+                return
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.delete(key)
+            if tokens:
+                pipe.sadd(key, *tokens)
             pipe.execute()
 
     def of_host(self, host: str, *, limit: int = 100) -> list[str]:

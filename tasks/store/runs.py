@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import redis
 
-from tasks.model.errors import StaleOwner, StoreUnavailable, UnknownMigration, VmferryError
+from tasks.model.errors import LimitReached, StaleOwner, StoreUnavailable, UnknownMigration, VmferryError
 from tasks.model.event import event_of
 from tasks.model.lane import RANK_S, lane_of
 from tasks.model.report import Sample, sample_of
@@ -250,17 +250,21 @@ class RunStore:
         deadline_in: float | None = None,
         resend_in: float | None = None,
         release: Literal["tokens", "all"] | None = None,
+        acquire: Mapping[str, int] | None = None,
     ) -> RunRecord:
         """Write ``after`` if the record is still what ``before`` says (by revision, or by fence and owner).
 
+        ``acquire``: tokens that it must have from now on beside those that it has: all of them, or nothing is written.
         Keeps the queue, the index of finished records and the retention in step with the state.
 
         Raises:
             StaleOwner: it is not; nothing was written, and the caller must stop.
+            LimitReached: a token was not to be had.
             VmferryError: ``ILLEGAL_TRANSITION``.
         """
         order: dict[str, Any] = {"guard": _guard(before, guard), "set": _control(after), "body": _body(after)}
         order |= {"deadline_in": deadline_in, "resend_in": resend_in, "release": release}
+        order |= {"acquire": {"tokens": dict(acquire)} if acquire else None}
         if after.progress != before.progress and after.progress.begun:
             order |= {"sample": sample_of(after.progress).packed(), "samples_kept": SAMPLES_KEPT}
         if after.state is not before.state:
@@ -269,6 +273,8 @@ class RunStore:
         if after.state is State.QUEUED and (before.state is not State.QUEUED or lane_of(before) != lane_of(after)):
             order |= {"lane": lane_of(after), "lead": _lead(after)}
         verdict, detail, fields = self._run(before.id, {k: v for k, v in order.items() if v is not None})
+        if verdict == "full":
+            raise LimitReached(detail)
         if verdict != "ok":
             raise StaleOwner("STALE_OWNER", f"{before.id}: the record moved on ({verdict} {detail})")
         return _parse(before.id, fields)

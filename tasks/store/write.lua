@@ -10,8 +10,9 @@
 --   queue         false: out of the queue
 --   lane          where it stands in the queue; a migration that is queued already moves there and keeps its rank
 --   lead          what its priority takes off its rank
---   acquire       {tokens: {set name: limit}, lock: name}; all or none
---   release       "tokens" | "all"
+--   acquire       {tokens: {set name: limit}, lock: name}; all or none. Without a lock they are had beside those that
+--                 it has already, and of none that somebody waits for in the queue
+--   release       "tokens" | "all"; with the tokens goes what it is allotted of links
 --   finish        seconds for which the finished record is kept; 0: for ever
 --   reopen        true: a finished record becomes current again
 --   event         JSON of the change of state, for the stream of events
@@ -51,23 +52,32 @@ if order.claim then
 end
 
 if order.acquire then
-  local holder = redis.call('GET', prefix .. 'lock:' .. order.acquire.lock)
+  local lock = order.acquire.lock
+  local holder = lock and redis.call('GET', prefix .. 'lock:' .. lock)
   if holder and holder ~= id then
     return answer('locked', holder)
   end
+  local names = lock and {} or cjson.decode(redis.call('HGET', key, 'tokens'))
   for name, limit in pairs(order.acquire.tokens) do
     local set = prefix .. 'tokens:' .. name
-    if redis.call('SISMEMBER', set, id) == 0 and redis.call('SCARD', set) >= limit then
-      return answer('full', name)
+    if redis.call('SISMEMBER', set, id) == 0 then
+      local overtakes = not lock and redis.call('SISMEMBER', prefix .. 'awaited', name) == 1
+      if overtakes or redis.call('SCARD', set) >= limit then
+        return answer('full', name)
+      end
+      names[#names + 1] = name
+    elseif lock then
+      names[#names + 1] = name
     end
   end
-  local names = {}
   for name, _ in pairs(order.acquire.tokens) do
     redis.call('SADD', prefix .. 'tokens:' .. name, id)
-    names[#names + 1] = name
   end
-  redis.call('SET', prefix .. 'lock:' .. order.acquire.lock, id)
-  redis.call('HSET', key, 'tokens', cjson.encode(names), 'lock', order.acquire.lock)
+  redis.call('HSET', key, 'tokens', #names > 0 and cjson.encode(names) or '[]')
+  if lock then
+    redis.call('SET', prefix .. 'lock:' .. lock, id)
+    redis.call('HSET', key, 'lock', lock)
+  end
 end
 
 if order.claim then
@@ -104,14 +114,16 @@ local function leave_lane()
     redis.call('SREM', prefix .. 'lanes', lane)
     redis.call('HDEL', prefix .. 'lanes:why', lane)
   end
-  redis.call('HSET', key, 'lane', '')
+  redis.call('HSET', key, 'lane', '', 'rank', rank)
   return rank
 end
 if order.queue == false then
   redis.call('ZREM', prefix .. 'queued', id)
   leave_lane()
 elseif order.lane then
-  local rank = leave_lane() or string.format('%.6f', now - order.lead)
+  -- One that comes back before its turn was over keeps the place that it had.
+  local rank = leave_lane() or (not order.reopen and redis.call('HGET', key, 'rank'))
+    or string.format('%.6f', now - order.lead)
   redis.call('ZADD', prefix .. 'queued', 'NX', now, id)
   redis.call('SADD', prefix .. 'lanes', order.lane)
   redis.call('ZADD', prefix .. 'lane:' .. order.lane, rank, id)
@@ -119,10 +131,11 @@ elseif order.lane then
 end
 if order.release then
   local tokens = redis.call('HGET', key, 'tokens')
-  for name in string.gmatch(tokens, '"([^"]*)"') do
+  for _, name in ipairs(cjson.decode(tokens)) do
     redis.call('SREM', prefix .. 'tokens:' .. name, id)
   end
   redis.call('HSET', key, 'tokens', '[]')
+  redis.call('HDEL', prefix .. 'shares', id)
   if order.release == 'all' then
     local lock = redis.call('HGET', key, 'lock')
     if lock ~= '' and redis.call('GET', prefix .. 'lock:' .. lock) == id then

@@ -17,6 +17,7 @@ from tasks.steps.locate import choose_source, look_everywhere
 from tasks.steps.survey import STEPS
 from tasks.store import Limits
 from tasks.store.queue import Lane
+from tasks.workflow.links import links_between, pools_used
 from tasks.workflow.runtime import Runtime
 from tasks.workflow.timing import may_start, note_rate, why_not_yet
 
@@ -91,6 +92,7 @@ def dispatch(runtime: Runtime, *, thorough: bool = True) -> int:
             pass  # somebody else dealt with it meanwhile
         heapq.heappush(heads, (line.score, key, line))
     runtime.queue.note_whys(whys)
+    runtime.queue.note_awaited({token for token in closed.tokens if token.startswith("pool:")})
     return admitted
 
 
@@ -103,7 +105,7 @@ class _Closed:
     def why(self, tokens: Iterable[str]) -> str:
         """Which of these is reached; empty when none is."""
         found = self.tokens & set(tokens)
-        return _why("full", min(found)) if found else ""
+        return why_waits("full", min(found)) if found else ""
 
 
 class _Line:
@@ -197,7 +199,7 @@ def _admit(runtime: Runtime, record: RunRecord, closed: _Closed) -> tuple[bool, 
     if answer.admitted:
         runtime.messenger.send_steps(answer.record, STEPS)
         return True, ""
-    why = _why(answer.missing, answer.holder)
+    why = why_waits(answer.missing, answer.holder)
     if answer.missing == "full":
         closed.tokens.add(answer.holder)
         return False, why
@@ -210,7 +212,8 @@ def _note_why(runtime: Runtime, record: RunRecord, why: str) -> None:
         runtime.store.commit(record, record.model_copy(update={"waiting_for": why}), guard="rev")
 
 
-def _why(missing: str, detail: str) -> str:
+def why_waits(missing: str, detail: str) -> str:
+    """What it waits for, in words, from what the store said: ``full`` and a token, or ``locked`` and who holds it."""
     if missing == "locked":
         return f"migration {detail} holds the lock of this VM"
     kind, _, host = detail.partition(":")
@@ -218,14 +221,9 @@ def _why(missing: str, detail: str) -> str:
         "out": f"as many migrations leave {host} as are allowed",
         "in": f"as many arrive at {host} as are allowed",
         "link": f"as many go over link {host} as are allowed",
+        "pool": f"as many copy out of or into pool {host} as are allowed",
     }
     return words.get(kind, "as many migrations are in flight as are allowed")
-
-
-def links_between(settings: Settings, record: RunRecord) -> list[str]:
-    """Links that it goes over: those of which only one of its hosts is behind."""
-    ends = (record.source, record.destination)
-    return [name for name, link in settings.links.items() if sum(end in link.hosts for end in ends) == 1]
 
 
 def limits_of(settings: Settings, record: RunRecord) -> Limits:
@@ -237,4 +235,4 @@ def limits_of(settings: Settings, record: RunRecord) -> Limits:
         "total": settings.max_total,
     }
     tokens |= {f"link:{name}": settings.links[name].max_transfers for name in links_between(settings, record)}
-    return Limits(tokens, f"vm:{record.uuid}")
+    return Limits(tokens | pools_used(settings, record), f"vm:{record.uuid}")

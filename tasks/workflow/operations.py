@@ -76,6 +76,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "storage": None,
             "started_at": None,
             "copies": (),
+            "pools": (),
             "files": (),
             "converging": Progressed(),
             "progress": Progress(),

@@ -11,7 +11,17 @@ from typing import Protocol
 from config.settings import Settings
 from tasks.model.ports import Hypervisor
 from tasks.model.run import RunRecord, StepName
-from tasks.store import CordonStore, DrainStore, EventStore, QueueStore, RateStore, RunStore, TurnStore, WebhookStore
+from tasks.store import (
+    CordonStore,
+    DrainStore,
+    EventStore,
+    QueueStore,
+    RateStore,
+    RunStore,
+    ShareStore,
+    TurnStore,
+    WebhookStore,
+)
 
 
 class Messenger(Protocol):
@@ -45,6 +55,7 @@ class Runtime:
     drains: DrainStore
     rates: RateStore
     turns: TurnStore
+    shares: ShareStore
     webhooks: WebhookStore
     hypervisor: Hypervisor
     messenger: Messenger

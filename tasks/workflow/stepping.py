@@ -12,14 +12,15 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from tasks.model.errors import RetryLater, StaleOwner, StoreUnavailable, VmferryError
+from tasks.model.errors import LimitReached, RetryLater, StaleOwner, StoreUnavailable, VmferryError
 from tasks.model.run import ErrorInfo, Progress, RunRecord, State, StepName, StepTiming
 from tasks.steps import finish, preflight, prepare, rollback, transfer, verify
 from tasks.steps.lease import Lease
 from tasks.steps.run import Limits, StepRun
 from tasks.steps.survey import STEPS
-from tasks.steps.verdict import CancelRequested, Detached, Forward, LeaseLost, Next, Requeue, Settle, Verdict
-from tasks.workflow.dispatch import dispatch, settle
+from tasks.steps.verdict import CancelRequested, Detached, Forward, LeaseLost, Next, Requeue, Settle, Verdict, Waits
+from tasks.workflow.dispatch import dispatch, settle, why_waits
+from tasks.workflow.links import pools_used, route_of
 from tasks.workflow.policies import policy_of
 from tasks.workflow.runtime import Runtime
 
@@ -90,6 +91,8 @@ def _run_owned(runtime: Runtime, run: StepRun, name: StepName) -> Handled:
         return _detach(runtime, run)
     except CancelRequested:
         return _fail(runtime, run, ErrorInfo(code="CANCELLED", message="cancelled on request"))
+    except Waits as wait:
+        return _stand_by(runtime, run, str(wait))
     except RetryLater as error:
         return _put_off(runtime, run, error)
     except VmferryError as error:
@@ -112,6 +115,8 @@ def _step_run(runtime: Runtime, record: RunRecord, lease: Lease) -> StepRun:
         cordon_of=runtime.cordons.find,
         policy=policy_of(settings.policy(record.request.policy), record),
         limits=Limits(settings.lease_s, settings.progress_period_s, settings.unreachable_timeout_s),
+        shares=runtime.shares,
+        route=route_of(settings, record),
         stopping=runtime.stopping,
     )
 
@@ -134,9 +139,7 @@ def _ended(run: StepRun) -> tuple[StepTiming, ...]:
 def _follow(runtime: Runtime, run: StepRun, name: StepName, verdict: Verdict) -> Handled:
     match verdict:
         case Next():
-            following = STEPS[STEPS.index(name) + 1]
-            _hand_over(runtime, run, following, release="tokens" if name is StepName.TRANSFER else None)
-            return Handled.ADVANCED
+            return _go_on(runtime, run, name)
         case Settle(state, error):
             _settle(runtime, run, state, error)
             return Handled.CUT if state is not State.SUCCEEDED else Handled.ADVANCED
@@ -147,6 +150,20 @@ def _follow(runtime: Runtime, run: StepRun, name: StepName, verdict: Verdict) ->
             record = _hand_over(runtime, run, StepName.VERIFY)
             runtime.messenger.send_steps(record, STEPS[STEPS.index(StepName.VERIFY) :])
     return Handled.CUT
+
+
+def _go_on(runtime: Runtime, run: StepRun, name: StepName) -> Handled:
+    """To the next step; of the pools that it copies out of and into only preflight knows, and the queue has not asked
+    for them: when one is taken it goes back there, with nothing in its hands, and keeps its place."""
+    following, needed = STEPS[STEPS.index(name) + 1], {}
+    if name is StepName.PREFLIGHT:
+        needed = pools_used(runtime.settings, run.record)
+    try:
+        _hand_over(runtime, run, following, release="tokens" if name is StepName.TRANSFER else None, acquire=needed)
+    except LimitReached as full:
+        _requeue(runtime, run, run.source, why_waits("full", full.token))
+        return Handled.CUT
+    return Handled.ADVANCED
 
 
 def _settle(runtime: Runtime, run: StepRun, state: State, error: ErrorInfo | None) -> None:
@@ -204,6 +221,14 @@ def _put_off(runtime: Runtime, run: StepRun, error: RetryLater) -> Handled:
     changes = {"owner": "", "tries": record.tries + 1, "waiting_for": f"trying again: {error.message}"}
     after = record.model_copy(update=changes)
     runtime.store.commit(record, after, guard="fence", deadline_in=RETRY_DELAY_S, resend_in=RETRY_DELAY_S)
+    return Handled.CUT
+
+
+def _stand_by(runtime: Runtime, run: StepRun, why: str) -> Handled:
+    """It waits for others: give the claim back for a while, as often as it takes, without occupying a slot."""
+    run.lease.stop()
+    after = run.record.model_copy(update={"owner": "", "waiting_for": why})
+    runtime.store.commit(run.record, after, guard="fence", deadline_in=RETRY_DELAY_S, resend_in=RETRY_DELAY_S)
     return Handled.CUT
 
 

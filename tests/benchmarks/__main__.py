@@ -202,7 +202,9 @@ def _flight(lab: Lab, count: int) -> Flight:
     with ExitStack() as stack:
         guests = make_guests(lab, count, stack)
         policies = {"default": {"bandwidth_mib_s": BANDWIDTH_MIB_S}}
-        rig = stack.enter_context(running_rig(lab, "tcp", limit=count, max_total=count, policies=policies))
+        rig = stack.enter_context(
+            running_rig(lab, "tcp", limit=count, max_total=count, step_concurrency=max(32, count), policies=policies)
+        )
         return measure_flight(rig, guests)
 
 

@@ -89,6 +89,15 @@ class TestTransfer:
             assert rig.hypervisor.set_max_downtime(rig.source, uuid, 5) is True
         assert rig.hypervisor.set_max_downtime(rig.source, new_identity()[1], 5) is False
 
+    def test_the_bandwidth_of_what_runs_is_changed_and_of_nothing_else(self, rig: Rig) -> None:
+        uuid = rig.make(rig.source, running=True)
+        assert rig.hypervisor.set_bandwidth(rig.source, uuid, 1) is False
+        with transfer_running(rig, uuid):
+            assert rig.hypervisor.set_bandwidth(rig.destination, uuid, 1) is False
+            wait_until(lambda: rig.hypervisor.set_bandwidth(rig.source, uuid, 1))  # not before it has begun
+            assert rig.hypervisor.set_bandwidth(rig.source, uuid, 50) is True
+        assert rig.hypervisor.set_bandwidth(rig.source, new_identity()[1], 1) is False
+
     def test_abort_ends_it_at_the_source(self, rig: Rig) -> None:
         uuid = rig.make(rig.source, running=True)
         with transfer_running(rig, uuid) as raised:

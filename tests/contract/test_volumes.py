@@ -146,6 +146,14 @@ class TestContents:
             assert rig.hypervisor.hash_chunk(host, place, 0, len(contents), told.append) == checksum
         assert rig.read_file(rig.destination, Path(made.path)) == contents
 
+    @pytest.mark.parametrize("at_once", [65_536, 300_001])
+    def test_asked_for_slice_by_slice_it_is_the_same(self, rig: Rig, at_once: int) -> None:
+        contents = b"a" * 100_000 + bytes(MIB) + b"b" * 300_000 + bytes(2 * MIB - 400_000)
+        path, whole = self.prepare(rig, contents)
+        checksum = rig.hypervisor.copy_chunk(replace(whole, at_once=at_once), lambda _: None)
+        assert rig.hypervisor.hash_chunk(rig.source, path, 0, len(contents), lambda _: None) == checksum
+        assert rig.read_file(rig.destination, Path(whole.destination_path)) == contents
+
     def test_pieces_make_the_whole(self, rig: Rig) -> None:
         contents = bytes(range(256)) * 4 * 1024
         _, whole = self.prepare(rig, contents)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,10 @@ class FakeHypervisor(FakePools, FakeNetworks):
         """(call, host)."""
         self.deaf: set[str] = set()
         """UUIDs of guests that do not shut down when they are asked."""
+        self.bandwidths: dict[str, int] = {}
+        """UUID -> limit of the transfer that runs, MiB/s; 0: none."""
+        self.bandwidth_takes_s = 0.0
+        """How long it takes until a changed limit is in force."""
         self._held = False
         self._abort_asked: set[str] = set()
         self._faults: dict[str, HypervisorError] = {}
@@ -386,8 +391,10 @@ class FakeHypervisor(FakePools, FakeNetworks):
                 _check_transferable(source, order.source)
                 destination = self._incoming(order, source)
             source.job = replace(RUNNING_JOB, elapsed_ms=1)
+            self.bandwidths[order.uuid] = order.bandwidth_mib_s
             self._changed.wait_for(lambda: self._may_end(order.uuid), HELD_AT_MOST_S)
             source.job = NO_JOB
+            del self.bandwidths[order.uuid]
             self._end(order, source, destination)
 
     def set_max_downtime(self, host: str, uuid: str, downtime_ms: int) -> bool:
@@ -397,6 +404,16 @@ class FakeHypervisor(FakePools, FakeNetworks):
             if domain is None or not domain.job.active:
                 return False
             domain.max_downtime_ms = downtime_ms
+            return True
+
+    def set_bandwidth(self, host: str, uuid: str, mib_s: int, disks: Sequence[str] = ()) -> bool:  # noqa: ARG002
+        """See the port. What is in force stands in ``bandwidths``."""
+        time.sleep(self.bandwidth_takes_s)
+        with self._asked("set_bandwidth", host, effect=True) as there:
+            domain = there.domains.get(uuid)
+            if domain is None or not domain.job.active:
+                return False
+            self.bandwidths[uuid] = mib_s
             return True
 
     def abort_job(self, host: str, uuid: str) -> None:

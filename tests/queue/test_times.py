@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from config.settings import LinkSettings, Settings
+from config.settings import Settings
+from config.shared import LinkSettings
 from tasks import workflow
 from tasks.model.errors import InvalidRequest
 from tasks.model.run import Channel, Progress, State

@@ -14,6 +14,7 @@ from tasks.store import (
     QueueStore,
     RateStore,
     RunStore,
+    ShareStore,
     TurnStore,
     WebhookStore,
     connect,
@@ -64,12 +65,13 @@ class Bench:
         self.fake = FakeHypervisor(*HOSTS)
         self.messages = Messages()
         self.runtime = Runtime(
-            settings=Settings(broker_url=url, hosts=inventory, **timers | settings),
+            settings=Settings(broker_url=url, **{"hosts": inventory} | timers | settings),
             store=RunStore(client, retention_s=60),
             queue=QueueStore(client),
             cordons=CordonStore(client),
             events=EventStore(client),
             turns=TurnStore(client),
+            shares=ShareStore(client),
             webhooks=WebhookStore(client),
             rates=RateStore(client, retention_s=60),
             drains=DrainStore(client, retention_s=60, events_kept=1000),

@@ -41,7 +41,7 @@ def to_toml(settings: Mapping[str, Any]) -> str:
     for section, entries in settings.items():
         if isinstance(entries, Mapping):
             for name, values in entries.items():
-                plain.append(f"\n[{section}.{name}]")
+                plain.append(f"\n[{section}.{json.dumps(name)}]")
                 plain += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
     return "\n".join(plain) + "\n"
 

@@ -29,7 +29,9 @@ BATCH, RUN_S = 4, 2.0
 @pytest.fixture(scope="module")
 def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("many")
-    with stack(lab, folder, limits=COUNT, max_total=2 * COUNT, policies={"slow": {"bandwidth_mib_s": 2}}) as made:
+    with stack(
+        lab, folder, limits=COUNT, max_total=40, step_concurrency=40, policies={"slow": {"bandwidth_mib_s": 2}}
+    ) as made:
         made.start(steps=0)
         made.steps_worker(concurrency=40)
         yield made

@@ -17,6 +17,7 @@ CHECKS: tuple[Check, ...] = (
     redis.check_password,
     redis.check_messages,
     workers.check_queues,
+    workers.check_slots,
     workers.check_beat,
     workers.check_versions,
     hosts.check_hosts,

@@ -34,6 +34,24 @@ def check_queues(facts: DoctorFacts) -> list[CheckResult]:
     return found or [ok("QUEUES_SERVED", ABOUT, f"both queues are served by {_said(facts)}")]
 
 
+@check(
+    SLOTS_ENOUGH="The steps workers have a thread for every migration that may be under way.",
+    CAP_ABOVE_SLOTS="More migrations may be under way than the steps workers that answer have threads.",
+)
+def check_slots(facts: DoctorFacts) -> list[CheckResult]:
+    """Only a warning: a worker that is being restarted does not answer, and one of an older version does not say."""
+    steps = [worker for worker in facts.workers or () if "vmferry.steps" in worker.queues]
+    if not steps:
+        return []
+    slots = sum(worker.slots or 0 for worker in steps)
+    if any(worker.slots is None for worker in steps):
+        return [unseen("SLOTS_ENOUGH", ABOUT, "a steps worker does not say how many threads it has")]
+    if slots < facts.max_total:
+        message = f"max_total = {facts.max_total}, and the steps workers that answer have {slots} threads in all"
+        return [warning("CAP_ABOVE_SLOTS", ABOUT, message, "start more of them, or lower max_total")]
+    return [ok("SLOTS_ENOUGH", ABOUT, f"{slots} threads for at most {facts.max_total} migrations")]
+
+
 def _said(facts: DoctorFacts) -> str:
     names = sorted(worker.name for worker in facts.workers or ())
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -44,7 +44,7 @@ REDIS = RedisFacts(
     clock=NOW,
 )
 CONTROL = WorkerFacts("control@a", frozenset({"vmferry"}), "1.0", NOW, up_s=1000, reconciled_ago_s=2.0)
-STEPS = WorkerFacts("steps@a", frozenset({"vmferry.steps"}), "1.0", NOW, up_s=1000)
+STEPS = WorkerFacts("steps@a", frozenset({"vmferry.steps"}), "1.0", NOW, slots=32, up_s=1000)
 
 
 def host(name: str, **changes: Any) -> HostLook:
@@ -67,6 +67,7 @@ WELL = DoctorFacts(
     workers=(CONTROL, STEPS),
     hosts=(host("alpha"), host("beta"), host("gamma")),
     pairs=(pair(),),
+    max_total=32,
 )
 
 
@@ -117,6 +118,8 @@ CASES: list[tuple[DoctorFacts, str, str]] = [
     (redis(put_aside=3), "MESSAGES_PUT_ASIDE", "warning"),
     (redis(open_to_all=None), "REDIS_GUARDED", "unseen"),
     (workers(CONTROL), "NO_STEPS_WORKER", "failed"),
+    (workers(CONTROL, replace(STEPS, slots=31)), "CAP_ABOVE_SLOTS", "warning"),
+    (workers(CONTROL, STEPS, replace(STEPS, slots=None)), "SLOTS_ENOUGH", "unseen"),
     (workers(replace(STEPS, queues=frozenset({"vmferry.steps", "x"})), CONTROL, WorkerFacts("old@b")),
      "WORKER_OTHER_VERSION", "warning"),
     (workers(replace(CONTROL, reconciled_ago_s=100.0), STEPS), "NO_BEAT", "failed"),

@@ -11,7 +11,7 @@ from tasks.model.request import Method, MigrationRequest
 from tasks.model.run import RunRecord
 from tasks.planning.outcome import Outcome
 from tasks.steps.lease import Lease
-from tasks.steps.run import Limits, Policy, StepRun, Store
+from tasks.steps.run import Limits, Policy, Shares, StepRun, Store
 from tests.unit.workflow.test_outcome import OFF, RUN, view
 
 Look = tuple[DomainView | None, DomainView | None]
@@ -40,6 +40,7 @@ def outcome_of(*looks: Look) -> tuple[Outcome, int]:
         hosts=("a", "b"),
         policy=Policy(0, auto_converge=False, stall_after_s=60, shut_down_timeout_s=60, convergence=Convergence()),
         limits=Limits(12, 0.5, 300),
+        shares=cast("Shares", None),
     )
     return run.outcome(), len(hypervisor.views) // 2
 
