@@ -8,6 +8,7 @@ from functools import partial
 from tasks.model.domain import JobStats
 from tasks.model.run import ErrorInfo, JournalEntry
 from tasks.planning.convergence import Action, decide, standing
+from tasks.steps.post_copy import switch_over
 from tasks.steps.run import StepRun
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Converging:
         if action.kind == "pause":
             run.effect("source_pause", run.source, "", partial(run.hypervisor.suspend, run.source, run.uuid))
             return True
+        if action.kind == "post-copy":
+            return switch_over(run)
         message = f"given up as policy {run.record.request.policy} says: {action.why}"
         hint = "choose another policy, then retry"
         run.save(error=ErrorInfo(code="COMPLETION_TIMEOUT", message=message, hint=hint))

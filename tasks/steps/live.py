@@ -19,6 +19,7 @@ from tasks.model.run import Channel, ErrorInfo, JournalEntry, Progress
 from tasks.parallel import make_thread
 from tasks.planning.outcome import Outcome
 from tasks.steps.converging import Converging
+from tasks.steps.post_copy import Forwarding
 from tasks.steps.run import StepRun
 
 log = logging.getLogger(__name__)
@@ -65,12 +66,17 @@ def start_and_watch(run: StepRun) -> Outcome:
     return watch(run, call)
 
 
-def watch(run: StepRun, call: Call | None = None, *, cancellable: bool = True) -> Outcome:
-    """Observe until both hosts show an outcome. Without ``call`` the transfer was started by another worker."""
-    observer = _Observer(run, call)
+def watch(
+    run: StepRun, call: Call | None = None, *, cancellable: bool = True, post_copy: bool = False
+) -> Outcome:
+    """Observe until both hosts show an outcome. Without ``call`` the transfer was started by another worker.
+
+    ``post_copy``: it was seen to be in post-copy, whatever the journal says.
+    """
+    observer = _Observer(run, call, begun=post_copy)
     while True:
         ended = observer.wait()
-        run.interrupt_if_asked(cancellable=cancellable)
+        run.interrupt_if_asked(cancellable=cancellable and not run.record.post_copy_begun)
         outcome = observer.look(ended=ended)
         if outcome is not None:
             return outcome
@@ -93,6 +99,7 @@ def _order(run: StepRun) -> TransferOrder:
         bandwidth_mib_s=run.policy.bandwidth_mib_s,
         max_downtime_ms=next(iter(run.policy.convergence.downtime_steps_ms), 0),
         auto_converge=run.policy.auto_converge,
+        post_copy=run.policy.convergence.wants_post_copy,
         disks=tuple(copy.target for copy in copies),
         incremental=any(copy.backing for copy in copies),
         live=run.method is Method.LIVE,
@@ -102,12 +109,13 @@ def _order(run: StepRun) -> TransferOrder:
 class _Observer:
     """Reads statistics into the record, notices stalls and time-outs, and decides when the transfer is over."""
 
-    def __init__(self, run: StepRun, call: Call | None) -> None:
+    def __init__(self, run: StepRun, call: Call | None, *, begun: bool = False) -> None:
         self._run = run
         self._call = call
         self._started = self._moved_on = time.monotonic()
         self._last = JobStats(active=False, is_migration=False)
         self._settling_since: float | None = None
+        self._forward = Forwarding(run, begun=begun)
         self._converging = Converging(run)
         self._ended = False
         """The call has returned, and both hosts were looked at since."""
@@ -135,6 +143,8 @@ class _Observer:
     def look(self, *, ended: bool) -> Outcome | None:
         """The outcome, or None while it is open. A host that does not answer leaves it open."""
         try:
+            if self._forward.begun:
+                return self._look_forward()
             if not ended:
                 job = self._run.hypervisor.fetch_job(self._run.source, self._run.uuid)
                 if job.active and job.is_migration:
@@ -147,6 +157,18 @@ class _Observer:
             self._put_off(f"cannot look: {error.message}")
             return None
         return self._settle(outcome)
+
+    def _look_forward(self) -> Outcome | None:
+        """In post-copy what the call says ends nothing: it comes back when the link is lost, and the rest goes on."""
+        run = self._run
+        outcome = run.outcome()
+        source = run.hypervisor.find_domain(run.source, run.uuid) if outcome is Outcome.IN_PROGRESS else None
+        if source is None:
+            return self._settle(outcome)
+        self._settling_since = None
+        if source.job.active and source.job.is_migration:
+            self._note(source.job)
+        return None if self._forward.help(source) else outcome
 
     def _settle(self, outcome: Outcome) -> Outcome | None:
         if outcome in SETTLING:
@@ -161,7 +183,8 @@ class _Observer:
             self._moved_on = time.monotonic()
         self._last = job
         stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s
-        self._converging.look(job, progress=progress_of(job), stalled=stalled, waiting_for=None)
+        progress = progress_of(job).model_copy(update={"post_copy": self._forward.begun})
+        self._converging.look(job, progress=progress, stalled=stalled, waiting_for=None)
 
     def _put_off(self, why: str) -> None:
         stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s
@@ -173,7 +196,8 @@ class _Observer:
         if outcome is Outcome.MOVED:
             final = self._final_job()
             if final is not None:
-                changes["progress"] = _with_disks(progress_of(final), run.record.progress)
+                final = _with_disks(progress_of(final), run.record.progress)
+                changes["progress"] = final.model_copy(update={"post_copy": self._forward.begun})
         elif self._call is not None and self._call.error is not None and run.record.error is None:
             error = self._call.error
             changes["error"] = ErrorInfo(code=error.code, message=error.message, hint=error.hint)

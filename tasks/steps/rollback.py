@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tasks.model.domain import DomainView
 from tasks.model.errors import HypervisorError, OperatorMustFix, RetryLater
 from tasks.model.run import ErrorInfo, JournalEntry, State
-from tasks.planning.outcome import Outcome, describe, is_ours
+from tasks.planning.outcome import Outcome, describe, in_post_copy, is_ours
 from tasks.planning.volume_name import parse_volume_mark
 from tasks.steps.converging import undo_pause
 from tasks.steps.devices import release_device
@@ -54,7 +54,13 @@ def _suspicious(run: StepRun) -> bool:
 
 
 def _stop_transfer(run: StepRun) -> Outcome:
-    """Abort the job, on the source only, and watch until both hosts show how it ended."""
+    """Abort the job, on the source only, and watch until both hosts show how it ended.
+
+    Not in post-copy: neither host alone has the whole VM, so that it is helped on.
+    """
+    source, _ = run.look()
+    if run.record.post_copy_begun or (source is not None and in_post_copy(source)):
+        return watch(run, cancellable=False, post_copy=True)
     if run.intent("transfer") is not None:
         run.lease.check()
         try:
@@ -131,7 +137,8 @@ def _undo_mark(run: StepRun, entry: JournalEntry) -> None:
 
 
 def _nothing(run: StepRun, entry: JournalEntry) -> None:
-    """It goes with something else, or the source definition is still there, or rollback would not have come here."""
+    """It goes with something else, or the source definition is still there, or rollback would not have come here: a
+    VM that runs at the source alone was not switched to post-copy, whatever was intended."""
 
 
 UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
@@ -143,6 +150,7 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "destination_device": release_device,
     "probe": undo_probe,
     "source_pause": undo_pause,
+    "post_copy": _nothing,
     "destination_tpm": undo_tpm,
     "destination_tpm_state": undo_tpm_state,
     "destination_pool": undo_pool,
