@@ -24,7 +24,7 @@ class Converging:
     @property
     def begun(self) -> bool:
         """Whether the running job has been told what the policy begins with."""
-        return self._run.record.converging.step > 0 and not self._open
+        return self._run.record.converging.step > 0 and all(action.kind != "downtime" for action in self._open)
 
     def look(self, job: JobStats, **changes: object) -> None:
         """One look, whose figures go into the record as well; what cannot be done yet is tried again at the next."""

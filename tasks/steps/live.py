@@ -184,7 +184,7 @@ class _Observer:
         self._last = job
         stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s
         progress = progress_of(job).model_copy(update={"post_copy": self._forward.begun})
-        self._converging.look(job, progress=progress, stalled=stalled, waiting_for=None)
+        self._converging.look(job, progress=progress, stalled=stalled, waiting_for=self._forward.words)
 
     def _put_off(self, why: str) -> None:
         stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s
@@ -196,25 +196,34 @@ class _Observer:
         if outcome is Outcome.MOVED:
             final = self._final_job()
             if final is not None:
-                final = _with_disks(progress_of(final), run.record.progress)
-                changes["progress"] = final.model_copy(update={"post_copy": self._forward.begun})
+                changes["progress"] = _completed(progress_of(final), run.record.progress)
+            elif self._forward.begun:
+                changes["progress"] = run.record.progress.model_copy(update={"post_copy": True})
         elif self._call is not None and self._call.error is not None and run.record.error is None:
             error = self._call.error
             changes["error"] = ErrorInfo(code=error.code, message=error.message, hint=error.hint)
         run.save(**changes)
 
     def _final_job(self) -> JobStats | None:
-        """libvirt's own account of the finished transfer; nice to have, never worth failing for."""
+        """libvirt's own account of the finished transfer; nice to have, never worth failing for.
+
+        After a post-copy the destination has none, and the source may.
+        """
+        run = self._run
         try:
-            return self._run.hypervisor.fetch_completed_job(self._run.destination, self._run.uuid)
+            for host in (run.destination, run.source):
+                if (job := run.hypervisor.fetch_completed_job(host, run.uuid)) is not None:
+                    return job
+            return None
         except HypervisorError as error:
             log.info("no statistics of the finished transfer: %s", error)
             return None
 
 
-def _with_disks(final: Progress, last: Progress) -> Progress:
-    """libvirt's account of a finished transfer leaves the disks out, which were seen while it ran."""
-    return final if final.disk.total_bytes else final.model_copy(update={"disk": last.disk})
+def _completed(final: Progress, last: Progress) -> Progress:
+    """libvirt's account of a finished transfer leaves out what was seen while it ran: the disks, and post-copy."""
+    seen: dict[str, object] = {"post_copy": last.post_copy}
+    return final.model_copy(update=seen if final.disk.total_bytes else seen | {"disk": last.disk})
 
 
 def progress_of(job: JobStats) -> Progress:

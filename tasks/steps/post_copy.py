@@ -6,6 +6,7 @@ import logging
 import threading
 from dataclasses import dataclass, field
 
+from tasks.model.convergence import Forward, Progressed
 from tasks.model.domain import DomainState, DomainView
 from tasks.model.errors import HypervisorError, OperatorMustFix, OutcomeUnknown
 from tasks.model.ports import Hypervisor, TransferOrder
@@ -125,6 +126,12 @@ class Forwarding:
         """Whether it was switched over, or is about to be."""
         return self._seen or self._run.record.post_copy_begun
 
+    @property
+    def words(self) -> str | None:
+        """What it waits for, for people; None while it goes on."""
+        tries = self._run.record.converging.forward.tries
+        return f"the post-copy stands still; tries to resume it: {tries}" if tries else None
+
     def help(self, source: DomainView) -> bool:
         """One look at a transfer in post-copy, by its source; False when a person has to see to it."""
         run = self._run
@@ -137,17 +144,18 @@ class Forwarding:
             calling=self._call is not None,
             now=run.store.now(),
         )
-        if kept != run.record.converging.forward:
-            self._save(kept)
+        # Written with the next figures; before anything is done, at once.
+        run.record = run.record.model_copy(update={"converging": self._with(kept)})
+        if what is not Help.WAIT:
+            run.save()
         if what is Help.CUT:
             self._cut()
         elif what is Help.RESUME:
             self._resume(kept.tries)
         return what is not Help.ASK
 
-    def _save(self, kept: object) -> None:
-        run = self._run
-        run.save(converging=run.record.converging.model_copy(update={"forward": kept}))
+    def _with(self, kept: Forward) -> Progressed:
+        return self._run.record.converging.model_copy(update={"forward": kept})
 
     def _hear(self) -> None:
         """What a call to resume it said when it came back; where the VM is, the hosts say."""
@@ -157,7 +165,8 @@ class Forwarding:
         self._call = None
         code, message = (call.error.code, call.error.message) if call.error else ("", "")
         log.info("the call to resume %s came back: %s", self._run.record.vm, message or "done")
-        self._save(self._run.record.converging.forward.model_copy(update={"code": code, "message": message}))
+        said = self._run.record.converging.forward.model_copy(update={"code": code, "message": message})
+        self._run.save(converging=self._with(said))
 
     def _cut(self) -> None:
         run = self._run
@@ -170,7 +179,6 @@ class Forwarding:
     def _resume(self, tries: int) -> None:
         run = self._run
         log.warning("%s stands still in post-copy: try %d to resume it", run.record.vm, tries)
-        run.save(waiting_for=f"post-copy stands still; tried {tries} times to resume it")
         order = TransferOrder(run.uuid, run.source, run.destination, destination_xml="", persistent_xml="")
         self._call = _Resuming(run.hypervisor, order)
         run.lease.check()

@@ -184,6 +184,8 @@ def _settled(run: StepRun) -> Settle:
 
 def _needs_attention(run: StepRun, outcome: Outcome) -> Settle:
     source, destination = run.look()
+    if outcome is Outcome.IN_PROGRESS and source is not None and in_post_copy(source):
+        return _stands_still(run, _seen(run, source, destination))
     cause = f"; first error: {run.record.error.message}" if run.record.error else ""
     message = f"{_WORDS.get(outcome, outcome.value)}: {_seen(run, source, destination)}{cause}"
     hint = _what_to_type(run, outcome)
@@ -192,10 +194,24 @@ def _needs_attention(run: StepRun, outcome: Outcome) -> Settle:
     )
 
 
+def _stands_still(run: StepRun, seen: str) -> Settle:
+    """In post-copy only a person can do more: see to the link, or to the hosts."""
+    here, there, forward = run.source, run.destination, run.record.converging.forward
+    said = f"; libvirt says: {forward.message}" if forward.message else ""
+    message = f"{run.record.vm} stands still in post-copy, with a part of its memory on each host ({seen})"
+    message += f"; tries to resume it: {forward.tries}{said}"
+    hint = f"never destroy it on either host; see to the link between {here} and {there}, then "
+    hint += f"'vmferry retry {run.record.id}' helps it on"
+    return Settle(
+        State.NEEDS_ATTENTION, ErrorInfo(code="NEEDS_ATTENTION_POST_COPY", message=message, hint=hint)
+    )
+
+
 _WORDS = {
     Outcome.BOTH_RUNNING: "the VM is active on both hosts",
     Outcome.NOWHERE: "neither host has the VM",
     Outcome.UNCLEAR: "both hosts have the VM shut off and nothing says which copy is newer",
+    Outcome.INCOMPLETE: "a host was lost in post-copy, and with it the part of the VM's memory that it had",
     Outcome.UNSETTLED: "the switch-over is half done",
     Outcome.MOVED: "the VM has moved, but is not as it should be, or what is left to do does not work",
 }
@@ -210,4 +226,9 @@ def _what_to_type(run: StepRun, outcome: Outcome) -> str:
     again = f"then 'vmferry retry {run.record.id}' reads both hosts again"
     if outcome is Outcome.BOTH_RUNNING:
         return f"{look}; 'virsh destroy' the copy that must not run, {again}"
+    if outcome is Outcome.INCOMPLETE:
+        # Its guest ran on the destination last, and disks that are copied have gone there with it.
+        where = run.destination if run.record.copies else f"{run.destination} (or {run.source}, if that host is lost)"
+        start = f"'virsh destroy {run.uuid}' what is left of it, then 'virsh start {run.uuid}' on {where}"
+        return f"what was in its memory alone is lost, its disks are not: {start}; it boots anew, {again}"
     return f"{look}; {again}"

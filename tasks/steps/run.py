@@ -63,6 +63,8 @@ class Policy:
     stall_after_s: float
     shut_down_timeout_s: float
     convergence: Convergence
+    asks_for_post_copy: bool = False
+    """It would be switched to post-copy, if the VM and the hosts can do that."""
 
 
 @dataclass

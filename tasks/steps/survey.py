@@ -22,6 +22,7 @@ from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.mounts import describe_mount, plan_mounts, settle_mounts
 from tasks.planning.outlook import outlook
 from tasks.planning.preflight import Situation, firmware
+from tasks.planning.preflight.post_copy import may_switch
 from tasks.planning.remedies import apply_remedies, judge
 from tasks.planning.remedies.media import is_medium_missing
 from tasks.planning.storage import can_be_copied, choose_storage
@@ -48,10 +49,11 @@ def survey(
     *,
     mark: Mark | None = None,
     cordon: Cordon | None = None,
+    post_copy: bool = False,
 ) -> Plan:
     """Look at the hosts and decide; all findings are reported together. ``mark`` is None for a dry run.
 
-    ``cordon`` is the destination's.
+    ``cordon`` is the destination's; ``post_copy``: the policy may switch to it.
 
     Raises:
         InvalidRequest: the VM cannot be found where the request says.
@@ -64,7 +66,8 @@ def survey(
     how = choose_method(request, view)
     if isinstance(how, Finding):
         return _refused(request, view, how)
-    situation = plan_mounts(replace(_look(hypervisor, request, sightings, view, how, mark), cordon=cordon))
+    seen = _look(hypervisor, request, sightings, view, how, mark)
+    situation = plan_mounts(replace(seen, cordon=cordon, post_copy=post_copy))
     situation = apply_remedies(_look_at_media(hypervisor, situation))
     disks = choose_storage(request, how.method, situation.definitions, situation.source, situation.destination)
     if isinstance(disks, Finding):
@@ -79,7 +82,7 @@ def survey(
 
 def decisions(plan: Plan) -> dict[str, Any]:
     """What of a plan stands in the record."""
-    names = ("method", "storage", "copies", "mounts", "nvram", "tpm", "agent", "emulated", "files", "remedied")
+    names = ("method", "storage", "copies", "mounts", "nvram", "tpm", "agent", "emulated", "post_copy", "files", "remedied")
     return {name: getattr(plan, name) for name in names}
 
 
@@ -240,6 +243,7 @@ def _plan(s: Situation, reason: str) -> Plan:
         copies=copies,
         outlook=outlook(s, copies),
         nvram="" if s.live else firmware.nvram_of(s) or "",
+        post_copy=may_switch(s),
         emulated=s.domain.virt_type == "qemu",
         agent=s.live and s.domain.agent and s.view.state is not DomainState.PAUSED,
         tpm="" if s.carries_memory else firmware.tpm_of(s) or "",

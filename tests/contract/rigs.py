@@ -6,6 +6,7 @@ import subprocess
 import time
 import uuid as uuid_module
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -88,6 +89,12 @@ class Rig(Protocol):
     def without_end(self, order: TransferOrder) -> TransferOrder:
         """The order, so that its transfer lasts until it is aborted."""
 
+    def let_end(self) -> None:
+        """What lasted without an end may come to one; post-copy does so by itself."""
+
+    def slow_link(self) -> AbstractContextManager[None]:
+        """What the source sends takes its time."""
+
     def close(self) -> None:
         """Remove everything that was made."""
 
@@ -160,15 +167,27 @@ class FakeRig:
         self._exits.append(lambda: held.__exit__(None, None, None))
         return order
 
+    def let_end(self) -> None:
+        while self._exits:
+            self._exits.pop()()
+
+    def slow_link(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def close(self) -> None:
-        for leave in self._exits:
-            leave()
+        self.let_end()
 
 
 class LibvirtRig:
     """On two real hosts, arranged with virsh; domains are diskless but for a read-only floppy."""
 
-    def __init__(self, hosts: Mapping[str, HostAddress], folder: Path) -> None:
+    def __init__(
+        self,
+        hosts: Mapping[str, HostAddress],
+        folder: Path,
+        slow_link: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._slow_link = slow_link
         self.source, self.destination = list(hosts)[:2]
         gone = HostAddress("qemu+tcp://127.0.0.1:1/system")
         self.hypervisor: Hypervisor = LibvirtHypervisor({**hosts, GONE: gone}, connect_timeout_s=10)
@@ -237,6 +256,12 @@ class LibvirtRig:
         # The guest rewrites its memory much faster than one MiB a second.
         time.sleep(1.0)
         return replace(order, bandwidth_mib_s=1, max_downtime_ms=1)
+
+    def let_end(self) -> None:
+        pass
+
+    def slow_link(self) -> AbstractContextManager[None]:
+        return self._slow_link()
 
     def close(self) -> None:
         self.hypervisor.close()

@@ -16,6 +16,7 @@ from tasks.planning.preflight import (
     mounts,
     network,
     paused,
+    post_copy,
     writing,
 )
 from tasks.planning.preflight.registry import Rule
@@ -72,6 +73,7 @@ RULES: tuple[Rule, ...] = (
     capacity.check_cpus,
     capacity.check_hugepages,
     capacity.check_cpu_model,
+    post_copy.check_post_copy,
     network.check_networks,
     network.check_bridges,
     network.check_filters,
