@@ -91,7 +91,7 @@ class PolicySettings(Section):
     fetches its memory as it is needed: from there on there is no way back, and a host that fails takes the VM along."""
     post_copy_after_passes: int = Field(0, ge=0)
     """Switch to post-copy after so many passes over the memory; 0: never, unless ``on_timeout`` says so."""
-    post_copy_recovery_s: float = Field(300.0, ge=0)
+    post_copy_recovery_s: float = Field(600.0, ge=0)
     """How long a post-copy that stands still, because the link is lost, is helped before a person is asked, seconds."""
     stall_after_s: float = Field(60.0, gt=0)
     """Seconds without any progress after which the record says ``stalled``."""

@@ -38,7 +38,7 @@ class Convergence(Frozen):
     stall_timeout_s: float = Field(0.0, ge=0)
     """Time in which what remains must become less than it ever was, seconds; 0: no limit."""
     on_timeout: OnTimeout = OnTimeout.ABORT
-    post_copy_recovery_s: float = Field(300.0, ge=0)
+    post_copy_recovery_s: float = Field(600.0, ge=0)
     """How long a post-copy that stands still is helped before a person is asked, seconds."""
 
     def time_for(self, total_bytes: int) -> float:
@@ -63,9 +63,10 @@ class Forward(Frozen):
     """How often something was done about it since."""
     next_at: float = 0.0
     """Nothing more is tried before."""
-    code: str = ""
-    """Of the error with which the last call to resume it ended."""
+    refused_at: float = 0.0
+    """Since when libvirt refuses to resume it, as QEMU believes that it still goes on."""
     message: str = ""
+    """Of the error with which the last call to resume it ended."""
 
 
 class Progressed(Frozen):

@@ -12,7 +12,7 @@ from tasks.model.errors import HypervisorError, OperatorMustFix, OutcomeUnknown
 from tasks.model.ports import Hypervisor, TransferOrder
 from tasks.parallel import make_thread
 from tasks.planning.outcome import in_post_copy, is_broken, is_ours
-from tasks.planning.post_copy import Help, decide_help
+from tasks.planning.post_copy import Help, decide_help, heard
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import CancelRequested
 
@@ -129,8 +129,10 @@ class Forwarding:
     @property
     def words(self) -> str | None:
         """What it waits for, for people; None while it goes on."""
-        tries = self._run.record.converging.forward.tries
-        return f"the post-copy stands still; tries to resume it: {tries}" if tries else None
+        forward = self._run.record.converging.forward
+        if not forward.tries:
+            return None
+        return f"the post-copy stands still since {self._run.store.now() - forward.moved_at:.0f} s"
 
     def help(self, source: DomainView) -> bool:
         """One look at a transfer in post-copy, by its source; False when a person has to see to it."""
@@ -165,8 +167,8 @@ class Forwarding:
         self._call = None
         code, message = (call.error.code, call.error.message) if call.error else ("", "")
         log.info("the call to resume %s came back: %s", self._run.record.vm, message or "done")
-        said = self._run.record.converging.forward.model_copy(update={"code": code, "message": message})
-        self._run.save(converging=self._with(said))
+        run = self._run
+        run.save(converging=self._with(heard(run.record.converging.forward, code, message, run.store.now())))
 
     def _cut(self) -> None:
         run = self._run

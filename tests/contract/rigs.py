@@ -89,6 +89,9 @@ class Rig(Protocol):
     def without_end(self, order: TransferOrder) -> TransferOrder:
         """The order, so that its transfer lasts until it is aborted."""
 
+    def make_big(self) -> str:
+        """A guest that runs on the source, and changes so much memory that sending it takes seconds."""
+
     def let_end(self) -> None:
         """What lasted without an end may come to one; post-copy does so by itself."""
 
@@ -167,6 +170,9 @@ class FakeRig:
         self._exits.append(lambda: held.__exit__(None, None, None))
         return order
 
+    def make_big(self) -> str:
+        return self.make(self.source, running=True)
+
     def let_end(self) -> None:
         while self._exits:
             self._exits.pop()()
@@ -185,9 +191,11 @@ class LibvirtRig:
         self,
         hosts: Mapping[str, HostAddress],
         folder: Path,
+        *,
         slow_link: Callable[[], AbstractContextManager[None]] = nullcontext,
+        make_big: Callable[[], str] = str,
     ) -> None:
-        self._slow_link = slow_link
+        self._slow_link, self._make_big = slow_link, make_big
         self.source, self.destination = list(hosts)[:2]
         gone = HostAddress("qemu+tcp://127.0.0.1:1/system")
         self.hypervisor: Hypervisor = LibvirtHypervisor({**hosts, GONE: gone}, connect_timeout_s=10)
@@ -256,6 +264,9 @@ class LibvirtRig:
         # The guest rewrites its memory much faster than one MiB a second.
         time.sleep(1.0)
         return replace(order, bandwidth_mib_s=1, max_downtime_ms=1)
+
+    def make_big(self) -> str:
+        return self._make_big()
 
     def let_end(self) -> None:
         pass

@@ -84,7 +84,7 @@ class TestPostCopy:
             assert raised == []
 
     def test_cut_and_resumed(self, rig: Rig) -> None:
-        uuid = rig.make(rig.source, running=True)
+        uuid = rig.make_big()
         with rig.slow_link(), sending(rig, uuid) as (order, returned):
             assert rig.hypervisor.start_post_copy(rig.source, uuid)
             wait_until(lambda: in_post_copy(views(rig, uuid)[0]) and in_post_copy(views(rig, uuid)[1]))
