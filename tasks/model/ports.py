@@ -169,8 +169,10 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
         Nothing to do when there is no post-copy; raises when it is cut already."""
 
     def resume_post_copy(self, order: TransferOrder) -> None:
-        """Go on with a post-copy whose connection was lost; blocks as ``transfer`` does. Needs no definitions. Raises
-        ``OperatorMustFix`` (``OPERATION_INVALID``) when there is none, or the hypervisor does not know that it broke."""
+        """Go on with a post-copy whose connection was lost; blocks as ``transfer`` does. Needs no definitions.
+
+        Raises ``OperatorMustFix`` (``OPERATION_INVALID``) when there is none, or the hypervisor believes that it goes
+        on."""
 
     def abort_job(self, host: str, uuid: str) -> None:
         """Abort the running migration job on the source; no error when there is none."""

@@ -66,9 +66,7 @@ def start_and_watch(run: StepRun) -> Outcome:
     return watch(run, call)
 
 
-def watch(
-    run: StepRun, call: Call | None = None, *, cancellable: bool = True, post_copy: bool = False
-) -> Outcome:
+def watch(run: StepRun, call: Call | None = None, *, cancellable: bool = True, post_copy: bool = False) -> Outcome:
     """Observe until both hosts show an outcome. Without ``call`` the transfer was started by another worker.
 
     ``post_copy``: it was seen to be in post-copy, whatever the journal says.
@@ -211,10 +209,9 @@ class _Observer:
         """
         run = self._run
         try:
-            for host in (run.destination, run.source):
-                if (job := run.hypervisor.fetch_completed_job(host, run.uuid)) is not None:
-                    return job
-            return None
+            return run.hypervisor.fetch_completed_job(run.destination, run.uuid) or (
+                run.hypervisor.fetch_completed_job(run.source, run.uuid)
+            )
         except HypervisorError as error:
             log.info("no statistics of the finished transfer: %s", error)
             return None

@@ -48,6 +48,12 @@ def switch_over(run: StepRun) -> bool:
     return True
 
 
+def tell_post_copy(run: StepRun) -> None:
+    """The VM has moved: say that it was by post-copy, also when nobody was there to see it."""
+    if run.record.post_copy_begun and not run.record.progress.post_copy:
+        run.save(progress=run.record.progress.model_copy(update={"post_copy": True}))
+
+
 def _ready(run: StepRun) -> bool:
     """The guest runs at the source, and waits at the destination for its memory: as this migration made it."""
     source, destination = run.look()

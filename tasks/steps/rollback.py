@@ -17,6 +17,7 @@ from tasks.steps.live import SETTLING, watch
 from tasks.steps.media import undo_medium
 from tasks.steps.mounts import undo_pool, undo_pool_start, undo_proof
 from tasks.steps.networks import undo_network, undo_network_start
+from tasks.steps.post_copy import tell_post_copy
 from tasks.steps.run import StepRun
 from tasks.steps.saved import undo_save
 from tasks.steps.shutdown import settle_outcome, undo_shut_down
@@ -45,6 +46,7 @@ def run(run: StepRun) -> Verdict:
     if outcome is Outcome.AT_SOURCE:
         return _undo_all(run)
     if outcome is Outcome.MOVED and not _suspicious(run) and run.record.forwards < MOST_FORWARDS:
+        tell_post_copy(run)
         return Forward()
     return _needs_attention(run, outcome)
 
@@ -202,9 +204,7 @@ def _stands_still(run: StepRun, seen: str) -> Settle:
     message += f"; tries to resume it: {forward.tries}{said}"
     hint = f"never destroy it on either host; see to the link between {here} and {there}, then "
     hint += f"'vmferry retry {run.record.id}' helps it on"
-    return Settle(
-        State.NEEDS_ATTENTION, ErrorInfo(code="NEEDS_ATTENTION_POST_COPY", message=message, hint=hint)
-    )
+    return Settle(State.NEEDS_ATTENTION, ErrorInfo(code="NEEDS_ATTENTION_POST_COPY", message=message, hint=hint))
 
 
 _WORDS = {

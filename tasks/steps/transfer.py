@@ -8,6 +8,7 @@ from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.steps.copying import copy_files
 from tasks.steps.definition import define_on_destination
 from tasks.steps.live import start_and_watch, watch
+from tasks.steps.post_copy import tell_post_copy
 from tasks.steps.run import StepRun
 from tasks.steps.saved import move_saved
 from tasks.steps.snapshots import take_snapshots_along
@@ -32,6 +33,7 @@ def run(run: StepRun) -> Verdict:
     elif outcome in (Outcome.IN_PROGRESS, Outcome.UNSETTLED):
         outcome = watch(run)
     if outcome is Outcome.MOVED:
+        tell_post_copy(run)
         return Next()
     raise _not_moved(run, outcome)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,7 +55,7 @@ def test_a_broken_one_is_resumed_with_growing_pauses() -> None:
     watcher.wait_for(Help.ASK, broken=True)
     times = [at for at, what in watcher.done if what is Help.RESUME]
     assert times[0] == 1000 + STILL_S
-    assert [b - a for a, b in zip(times, times[1:], strict=False)][:5] == [5, 10, 20, 40, 60]
+    assert [b - a for a, b in pairwise(times)][:5] == [5, 10, 20, 40, 60]
     assert {what for _, what in watcher.done} == {Help.RESUME, Help.ASK}
 
 
