@@ -13,8 +13,7 @@ from tests.lab import Guest, Lab
 from tests.lab.faults import link_shaped
 
 SLOW_MBIT = 40
-BIG = {"memory_mib": 128, "fill_mib": 48, "dirty_mib_s": 48}
-"""Takes ten seconds over the slow link."""
+"""What a big guest changes meanwhile takes ten seconds."""
 
 
 @pytest.fixture(params=["fake", pytest.param("lab", marks=pytest.mark.lab)])
@@ -34,7 +33,7 @@ def _on_lab(lab: Lab, folder: Path, guests: list[Guest]) -> Rig:
     source = lab.spec.hosts[0]
 
     def make_big() -> str:
-        guests.append(guest := lab.guest("contract-big", source, **BIG))
+        guests.append(guest := lab.guest("contract-big", source, memory_mib=128, fill_mib=48, dirty_mib_s=48))
         guest.wait_ticking()
         return guest.uuid
 

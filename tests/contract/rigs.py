@@ -92,6 +92,16 @@ class Rig(Protocol):
     def make_big(self) -> str:
         """A guest that runs on the source, and changes so much memory that sending it takes seconds."""
 
+    def big_without_end(self, order: TransferOrder) -> TransferOrder:
+        """The same for a big guest, over the slow link, so that all of its memory is soon sent once."""
+
+    def wait_sent_once(self, uuid: str) -> None:
+        """Until all of a guest's memory was sent once."""
+
+    def wait_warm(self, uuid: str) -> None:
+        """Until a guest in post-copy has what it needs all the time: emulation that waits for a page while it handles
+        an interrupt answers nobody."""
+
     def let_end(self) -> None:
         """What lasted without an end may come to one; post-copy does so by itself."""
 
@@ -172,6 +182,15 @@ class FakeRig:
 
     def make_big(self) -> str:
         return self.make(self.source, running=True)
+
+    def big_without_end(self, order: TransferOrder) -> TransferOrder:
+        return self.without_end(order)
+
+    def wait_sent_once(self, uuid: str) -> None:
+        pass
+
+    def wait_warm(self, uuid: str) -> None:
+        pass
 
     def let_end(self) -> None:
         while self._exits:
@@ -267,6 +286,18 @@ class LibvirtRig:
 
     def make_big(self) -> str:
         return self._make_big()
+
+    def big_without_end(self, order: TransferOrder) -> TransferOrder:
+        return replace(order, max_downtime_ms=1)
+
+    def wait_sent_once(self, uuid: str) -> None:
+        until = time.monotonic() + 60
+        while self.hypervisor.fetch_job(self.source, uuid).memory_iteration < 2:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+    def wait_warm(self, uuid: str) -> None:  # noqa: ARG002
+        time.sleep(3)
 
     def let_end(self) -> None:
         pass

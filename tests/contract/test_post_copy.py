@@ -23,10 +23,11 @@ def views(rig: Rig, uuid: str) -> tuple[DomainView, DomainView]:
 
 
 @contextmanager
-def sending(rig: Rig, uuid: str) -> Iterator[tuple[TransferOrder, list[HypervisorError | None]]]:
+def sending(rig: Rig, uuid: str, *, big: bool = False) -> Iterator[tuple[TransferOrder, list[HypervisorError | None]]]:
     """A transfer that can be switched over, and how its call came back."""
     returned: list[HypervisorError | None] = []
-    order = rig.without_end(replace(order_for(rig, uuid), post_copy=True))
+    order = replace(order_for(rig, uuid), post_copy=True)
+    order = rig.big_without_end(order) if big else rig.without_end(order)
 
     def run() -> None:
         try:
@@ -85,9 +86,11 @@ class TestPostCopy:
 
     def test_cut_and_resumed(self, rig: Rig) -> None:
         uuid = rig.make_big()
-        with rig.slow_link(), sending(rig, uuid) as (order, returned):
+        with rig.slow_link(), sending(rig, uuid, big=True) as (order, returned):
+            rig.wait_sent_once(uuid)
             assert rig.hypervisor.start_post_copy(rig.source, uuid)
             wait_until(lambda: in_post_copy(views(rig, uuid)[0]) and in_post_copy(views(rig, uuid)[1]))
+            rig.wait_warm(uuid)
             assert code_of(lambda: rig.hypervisor.abort_job(rig.source, uuid), OperatorMustFix) == "OPERATION_INVALID"
             assert code_of(lambda: rig.hypervisor.resume_post_copy(order), OperatorMustFix) == "OPERATION_INVALID"
             rig.hypervisor.break_post_copy(rig.source, uuid)
