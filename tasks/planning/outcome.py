@@ -64,24 +64,20 @@ def _decide_offline(source: DomainView | None, destination: DomainView | None, r
 
 
 def _decide_live(source: DomainView | None, destination: DomainView | None, run_id: str) -> Outcome:
-    if source is not None and source.job.active and source.job.is_migration:
-        return Outcome.IN_PROGRESS
     here = source if source is not None and source.active else None
     there = destination if destination is not None and destination.active else None
+    if here is not None and there is None and in_post_copy(here):
+        # The source has let the guest go: what it still has is older than what was lost, whatever its job says.
+        return Outcome.INCOMPLETE
+    if source is not None and source.job.active and source.job.is_migration:
+        return Outcome.IN_PROGRESS
     if here is not None and there is not None:
         return _both_active(here, there)
     if here is not None:
-        return _only_here(here)
+        return Outcome.SOURCE_PAUSED if paused_by_migration(here) else Outcome.AT_SOURCE
     if there is not None:
         return _only_there(source, there)
     return _both_off(source, destination, run_id)
-
-
-def _only_here(source: DomainView) -> Outcome:
-    """A source that is paused for post-copy has let the guest go: what it still has is older than what was lost."""
-    if in_post_copy(source):
-        return Outcome.INCOMPLETE
-    return Outcome.SOURCE_PAUSED if paused_by_migration(source) else Outcome.AT_SOURCE
 
 
 def _only_there(source: DomainView | None, destination: DomainView) -> Outcome:

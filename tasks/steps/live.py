@@ -17,9 +17,9 @@ from tasks.model.ports import Hypervisor, TransferOrder
 from tasks.model.request import Method
 from tasks.model.run import Channel, ErrorInfo, JournalEntry, Progress
 from tasks.parallel import make_thread
-from tasks.planning.outcome import Outcome
+from tasks.planning.outcome import Outcome, in_post_copy
 from tasks.steps.converging import Converging
-from tasks.steps.post_copy import Forwarding
+from tasks.steps.post_copy import Forwarding, withdraw
 from tasks.steps.run import StepRun
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Call:
 def start_and_watch(run: StepRun) -> Outcome:
     """Start the transfer and observe it to its end."""
     run.interrupt_if_asked()
+    withdraw(run)  # of a transfer that failed while nobody watched
     call = Call(run.hypervisor, _order(run))
     entry = JournalEntry(kind="transfer", host=run.destination, at=run.store.now())
     running = f"running instance of {run.record.vm} on {run.destination}"
@@ -152,6 +153,8 @@ class _Observer:
                     return None  # not begun yet, or at its very end: the call itself will say
             outcome = self._run.outcome()
         except RetryLater as error:
+            if self._forward.overdue:
+                raise
             self._put_off(f"cannot look: {error.message}")
             return None
         return self._settle(outcome)
@@ -159,9 +162,14 @@ class _Observer:
     def _look_forward(self) -> Outcome | None:
         """In post-copy what the call says ends nothing: it comes back when the link is lost, and the rest goes on."""
         run = self._run
-        outcome = run.outcome()
-        source = run.hypervisor.find_domain(run.source, run.uuid) if outcome is Outcome.IN_PROGRESS else None
-        if source is None:
+        source = run.hypervisor.find_domain(run.source, run.uuid)
+        try:
+            outcome = run.outcome()
+        except RetryLater:
+            if source is None or not in_post_copy(source):
+                raise
+            outcome = Outcome.IN_PROGRESS  # the link is lost, to us as well: the source alone can be helped
+        if source is None or outcome is not Outcome.IN_PROGRESS:
             return self._settle(outcome)
         self._settling_since = None
         if source.job.active and source.job.is_migration:

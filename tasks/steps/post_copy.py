@@ -19,6 +19,10 @@ from tasks.steps.verdict import CancelRequested
 log = logging.getLogger(__name__)
 
 
+SWITCHES_WITHIN_S = 5.0
+"""QEMU switches over at once when it was told to: who sees nothing of it after so long knows that it was not."""
+
+
 class _NotNow(Exception):
     """The hosts do not look as they must."""
 
@@ -31,14 +35,17 @@ def switch_over(run: StepRun) -> bool:
     Raises:
         CancelRequested: it was asked for before the intent was written.
     """
-    if run.intent("post_copy") is None and not _ready(run):
+    ours = run.intent("post_copy") is None
+    if ours and not _ready(run):
         return False
     try:
-        run.effect("post_copy", run.source, "", lambda: _switch(run))
-    except (_NotNow, CancelRequested) as error:
-        _take_back(run)
-        if isinstance(error, CancelRequested):
-            raise
+        run.effect("post_copy", run.source, "", lambda: _switch(run, cancellable=ours))
+    except CancelRequested:
+        withdraw(run)
+        raise
+    except _NotNow:
+        if ours:  # what another owner intended may have been done, and not be seen yet
+            withdraw(run)
         return False
     except OperatorMustFix as error:
         return _refused(run, error)
@@ -67,13 +74,13 @@ def _ready(run: StepRun) -> bool:
     )
 
 
-def _switch(run: StepRun) -> None:
+def _switch(run: StepRun, *, cancellable: bool) -> None:
     source = run.hypervisor.find_domain(run.source, run.uuid)
     if source is not None and in_post_copy(source):
         return  # an owner that died had done it
     if not _ready(run):
         raise _NotNow
-    run.interrupt_if_asked()
+    run.interrupt_if_asked(cancellable=cancellable)
     if not run.hypervisor.start_post_copy(run.source, run.uuid):
         raise _NotNow
 
@@ -81,16 +88,17 @@ def _switch(run: StepRun) -> None:
 def _refused(run: StepRun, error: OperatorMustFix) -> bool:
     """libvirt said no. Whether it meant it, the hosts say; then the policy goes on without post-copy."""
     log.warning("%s is not switched to post-copy: %s", run.record.vm, error)
-    if not _ready(run):
+    decided = run.record.converging.post_copy_at or 0.0
+    if not _ready(run) or run.store.now() - decided < SWITCHES_WITHIN_S:
         return False
-    _take_back(run)
+    withdraw(run)
     kept = run.record.converging.model_copy(update={"post_copy_at": None, "post_copy_refused": True})
     run.save(converging=kept)
     return True
 
 
-def _take_back(run: StepRun) -> None:
-    """The intent alone; nothing was done."""
+def withdraw(run: StepRun) -> None:
+    """Take the intent back: the hosts show that nothing came of it."""
     entry = run.intent("post_copy")
     if entry is not None:
         run.mark_undone(entry)
@@ -131,6 +139,14 @@ class Forwarding:
     def begun(self) -> bool:
         """Whether it was switched over, or is about to be."""
         return self._seen or self._run.record.post_copy_begun
+
+    @property
+    def overdue(self) -> bool:
+        """Whether nothing was seen to move for longer than it is helped."""
+        run, kept = self._run, self._run.record.converging
+        since = kept.forward.moved_at or kept.post_copy_at
+        limit = run.policy.convergence.post_copy_recovery_s
+        return self.begun and since is not None and run.store.now() - since > limit
 
     @property
     def words(self) -> str | None:

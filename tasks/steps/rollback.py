@@ -38,8 +38,8 @@ def run(run: StepRun) -> Verdict:
     run.interrupt_if_asked(cancellable=False)
     if not run.record.journal:
         return _settled(run)
-    outcome = settle_outcome(run, run.outcome())
-    if outcome in SETTLING:
+    outcome = _help_on(run) if run.record.post_copy_begun else settle_outcome(run, run.outcome())
+    if outcome in SETTLING and not run.record.post_copy_begun:
         outcome = _stop_transfer(run)
     if outcome is Outcome.SOURCE_PAUSED:
         outcome = _resume_source(run)
@@ -61,7 +61,7 @@ def _stop_transfer(run: StepRun) -> Outcome:
     Not in post-copy: neither host alone has the whole VM, so that it is helped on.
     """
     source, _ = run.look()
-    if run.record.post_copy_begun or (source is not None and in_post_copy(source)):
+    if source is not None and in_post_copy(source):
         return watch(run, cancellable=False, post_copy=True)
     if run.intent("transfer") is not None:
         run.lease.check()
@@ -70,6 +70,12 @@ def _stop_transfer(run: StepRun) -> Outcome:
         except RetryLater as error:
             log.info("abort not heard yet: %s", error)
     return watch(run, cancellable=False)
+
+
+def _help_on(run: StepRun) -> Outcome:
+    """In post-copy: watch, and help, until both hosts show how it ended, or that a person has to see to it."""
+    run.hypervisor.find_domain(run.source, run.uuid)  # for a host that cannot be asked the workflow waits, not for ever
+    return watch(run, cancellable=False, post_copy=True)
 
 
 def _resume_source(run: StepRun) -> Outcome:
@@ -185,9 +191,9 @@ def _settled(run: StepRun) -> Settle:
 
 
 def _needs_attention(run: StepRun, outcome: Outcome) -> Settle:
+    if outcome is Outcome.IN_PROGRESS and run.record.post_copy_begun:
+        return _stands_still(run)
     source, destination = run.look()
-    if outcome is Outcome.IN_PROGRESS and source is not None and in_post_copy(source):
-        return _stands_still(run, _seen(run, source, destination))
     cause = f"; first error: {run.record.error.message}" if run.record.error else ""
     message = f"{_WORDS.get(outcome, outcome.value)}: {_seen(run, source, destination)}{cause}"
     hint = _what_to_type(run, outcome)
@@ -196,15 +202,23 @@ def _needs_attention(run: StepRun, outcome: Outcome) -> Settle:
     )
 
 
-def _stands_still(run: StepRun, seen: str) -> Settle:
+def _stands_still(run: StepRun) -> Settle:
     """In post-copy only a person can do more: see to the link, or to the hosts."""
     here, there, forward = run.source, run.destination, run.record.converging.forward
     said = f"; libvirt says: {forward.message}" if forward.message else ""
+    seen = f"{_seen_on(run, here)}; {_seen_on(run, there)}"
     message = f"{run.record.vm} stands still in post-copy, with a part of its memory on each host ({seen})"
     message += f"; tries to resume it: {forward.tries}{said}"
     hint = f"never destroy it on either host; see to the link between {here} and {there}, then "
     hint += f"'vmferry retry {run.record.id}' helps it on"
     return Settle(State.NEEDS_ATTENTION, ErrorInfo(code="NEEDS_ATTENTION_POST_COPY", message=message, hint=hint))
+
+
+def _seen_on(run: StepRun, host: str) -> str:
+    try:
+        return describe(run.hypervisor.find_domain(host, run.uuid), host)
+    except RetryLater as error:
+        return f"{host}: {error.message}"
 
 
 _WORDS = {

@@ -1,4 +1,4 @@
-"""The workflow in post-copy, on a real Redis and a fake hypervisor: safety rule 5, each part with what would break it."""
+"""The workflow in post-copy, on a real Redis and a fake hypervisor: safety rule 5."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ EAGER = {"post-copy": PolicySettings(completion_timeout_s=0.2, on_timeout="post-
 
 
 @pytest.fixture
-def eager(redis_server: RedisServer) -> Iterator[Bench]:
+def eager(redis_server: RedisServer) -> Bench:
     made = Bench(redis_server.url, policies=EAGER)
     made.vm()
     made.submit(policy="post-copy")
-    yield made
+    return made
 
 
 def wait_until(condition: Callable[[], object]) -> None:

@@ -58,6 +58,7 @@ LIVE = [
     (view("a", OFF, 2), view("b", PAUSED, 13), Outcome.INCOMPLETE),
     (view("a", PAUSED, 12), view("b", OFF, 3), Outcome.INCOMPLETE),
     (view("a", PAUSED, 13), None, Outcome.INCOMPLETE),
+    (view("a", PAUSED, 13, job=True), view("b", OFF, 3), Outcome.INCOMPLETE),
     (view("a", OFF, 4), view("b", RUNNING, 2), Outcome.MOVED),
     (None, view("b", RUNNING, 2), Outcome.MOVED),
     (view("a", OFF, 4), view("b", PAUSED, 1), Outcome.MOVED),
