@@ -74,6 +74,8 @@ class Progressed(Frozen):
 
     began_at: float | None = None
     """Seconds since the epoch, as all times here."""
+    total_bytes: int = 0
+    """All that there is to be sent, as far as it was known when this was."""
     least_bytes: int | None = None
     """The least that ever remained."""
     least_at: float = 0.0

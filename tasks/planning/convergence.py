@@ -67,11 +67,12 @@ def standing(policy: Convergence, kept: Progressed) -> tuple[Action, ...]:
 
 
 def _noted(kept: Progressed, job: JobStats, now: float) -> Progressed:
-    remaining = job.memory_remaining + job.disk_remaining
+    """Before anything is sent libvirt says that nothing remains, and memory comes on top when the disks are there."""
+    total, remaining = job.memory_total + job.disk_total, job.memory_remaining + job.disk_remaining
     if kept.began_at is None:
         kept = kept.model_copy(update={"began_at": now, "least_at": now})
-    if kept.least_bytes is None or remaining < kept.least_bytes:
-        kept = kept.model_copy(update={"least_bytes": remaining, "least_at": now})
+    if total and (kept.least_bytes is None or total > kept.total_bytes or remaining < kept.least_bytes):
+        kept = kept.model_copy(update={"total_bytes": total, "least_bytes": remaining, "least_at": now})
     return kept
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import libvirt
@@ -27,6 +28,8 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 BUSY: dict[str, Any] = {"memory_mib": 128, "fill_mib": 48, "dirty_mib_s": 96}
 """Changes all that it has filled twice a second."""
+NUMBERS = count(1)
+"""What a test that fails leaves behind is not in the way of the next one."""
 MBIT = 60
 """The guest changes its memory more than ten times as fast as this link carries it."""
 
@@ -40,7 +43,7 @@ def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
 
 @pytest.fixture
 def busy(lab: Lab, make_guest: Callable[..., Guest]) -> Guest:
-    guest = make_guest("post", **BUSY)
+    guest = make_guest(f"post-{next(NUMBERS)}", **BUSY)
     guest.wait_ticking()
     return guest
 

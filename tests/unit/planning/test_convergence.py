@@ -142,3 +142,15 @@ def test_post_copy_that_was_refused_is_not_asked_for_again() -> None:
     kept, action = decide(policy, refused, replace(JOB, memory_iteration=9), 4.0)
     assert action is not None
     assert (action.kind, kept.aborted) == ("abort", True)
+
+
+def test_what_is_not_known_yet_is_no_progress() -> None:
+    """While a transfer is set up nothing remains, says libvirt; and memory comes when the disks have arrived."""
+    policy = Convergence(downtime_steps_ms=(), stall_timeout_s=5)
+    setup = JobStats(active=True, is_migration=True)
+    falling = [replace(JOB, memory_remaining=GIB - n) for n in range(20)]
+    assert follow(policy, [setup] * 3 + falling) == []
+    disks = [replace(setup, disk_total=9, disk_remaining=9 - n) for n in range(10)]
+    then = [replace(job, disk_total=9) for job in falling]
+    assert follow(policy, [setup, *disks, *then]) == []
+    assert [(at, a.kind) for at, a in follow(policy, [setup] * 9)] == [(6.0, "abort")]
