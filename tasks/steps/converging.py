@@ -6,7 +6,7 @@ import logging
 from functools import partial
 
 from tasks.model.domain import JobStats
-from tasks.model.run import ErrorInfo, JournalEntry
+from tasks.model.run import ErrorInfo, JournalEntry, State
 from tasks.planning.convergence import Action, decide, standing
 from tasks.steps.post_copy import switch_over
 from tasks.steps.run import StepRun
@@ -20,6 +20,11 @@ class Converging:
     def __init__(self, run: StepRun) -> None:
         self._run = run
         self._open = list(standing(run.policy.convergence, run.record.converging))
+        self._deciding = run.record.state is not State.ROLLING_BACK
+        """Rollback ends a transfer; what cannot be ended, it helps on, and decides nothing new."""
+        if not self._deciding:
+            kinds = {"abort", "post-copy"} if run.record.post_copy_begun else {"abort"}
+            self._open = [action for action in self._open if action.kind in kinds]
 
     @property
     def begun(self) -> bool:
@@ -29,7 +34,9 @@ class Converging:
     def look(self, job: JobStats, **changes: object) -> None:
         """One look, whose figures go into the record as well; what cannot be done yet is tried again at the next."""
         run = self._run
-        kept, action = decide(run.policy.convergence, run.record.converging, job, run.store.now())
+        kept, action = run.record.converging, None
+        if self._deciding:
+            kept, action = decide(run.policy.convergence, run.record.converging, job, run.store.now())
         # Written down first: an owner that dies in between leaves it to the next one, who does it again.
         run.save(converging=kept, **changes)
         if action is not None:

@@ -127,7 +127,8 @@ class _Observer:
             return False
         if self._call.returned.is_set():
             if self._ended:
-                self._run.stopping.wait(0.05)  # only the hosts' last changes of state are awaited
+                # Only the hosts' last changes of state are awaited; in post-copy that may be a while.
+                self._run.stopping.wait(period if self._forward.begun else 0.05)
             self._ended = True
             return True
         return self._call.returned.wait(0.05 if self._at_its_beginning() else period)

@@ -82,7 +82,19 @@ def survey(
 
 def decisions(plan: Plan) -> dict[str, Any]:
     """What of a plan stands in the record."""
-    names = ("method", "storage", "copies", "mounts", "nvram", "tpm", "agent", "emulated", "post_copy", "files", "remedied")
+    names = (
+        "method",
+        "storage",
+        "copies",
+        "mounts",
+        "nvram",
+        "tpm",
+        "agent",
+        "emulated",
+        "post_copy",
+        "files",
+        "remedied",
+    )
     return {name: getattr(plan, name) for name in names}
 
 

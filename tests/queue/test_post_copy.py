@@ -12,7 +12,7 @@ import pytest
 from config.settings import PolicySettings
 from tasks import workflow
 from tasks.model.domain import DomainState
-from tasks.model.errors import InvalidRequest, OperatorMustFix, OutcomeUnknown
+from tasks.model.errors import InvalidRequest, OperatorMustFix, OutcomeUnknown, RetryLater
 from tasks.model.run import RunRecord, State
 from tests.queue.harness import RedisServer
 from tests.queue.workbench import AT_SOURCE, MOVED, UUID, Bench
@@ -162,3 +162,25 @@ def test_a_half_is_lost(eager: Bench, lost: str) -> None:
         assert (record.state, record.error.code) == (State.NEEDS_ATTENTION, "NEEDS_ATTENTION_INCOMPLETE")
         assert "beta" in record.error.hint
         assert eager.fake.calls == before
+
+
+def test_rollback_does_not_switch_what_it_ends(eager: Bench) -> None:
+    """The step broke before the policy's time was over, and the abort is not heard at once."""
+    with eager.fake.transfers_held():
+        for step in ("preflight", "prepare"):
+            eager.step(step)
+        transfer = threading.Thread(target=lambda: eager.step("transfer"))
+        with eager.fake.failing("fetch_job", OperatorMustFix("BROKEN", "the test broke it")):
+            transfer.start()
+            transfer.join(30)
+        assert eager.record().state is State.ROLLING_BACK
+        rollback = threading.Thread(target=lambda: eager.step("rollback"))
+        with eager.fake.failing("abort_job", RetryLater("JOB_LOCK_TIMEOUT", "busy")):
+            rollback.start()
+            time.sleep(1)  # five times what the policy allows
+            assert not in_post_copy(eager)
+        eager.fake.abort_job("alpha", UUID)
+        rollback.join(30)
+        assert not rollback.is_alive()
+    assert (eager.record().state, switches(eager.record())) == (State.FAILED, [])
+    assert eager.where() == AT_SOURCE
