@@ -153,10 +153,16 @@ def test_the_link_is_cut_for_a_while(running: Stack, lab: Lab, busy: Guest) -> N
         check_arrived(running, lab, busy, record.id, watch)
 
 
-def test_the_link_is_cut_for_so_long_that_libvirt_gives_up(running: Stack, lab: Lab, busy: Guest) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_link_is_cut_for_so_long_that_libvirt_gives_up(running: Stack, lab: Lab, busy: Guest, killed: bool) -> None:
+    """Also when the worker dies meanwhile: who adopts it helps it on."""
     with busy.watch() as watch, in_post_copy(running, lab, busy) as record:
         with link_down(lab.host("beta")):
             until(lambda: _reason(lab.host("alpha"), busy) == 13, 60, "libvirt has not noticed")
+            for worker in running.steps_workers if killed else ():
+                worker.kill9()
+            if killed:
+                running.steps_worker()
         check_arrived(running, lab, busy, record.id, watch, 150)
 
 
