@@ -142,7 +142,7 @@ def settings_page() -> str:
 
 def _table(model: type[BaseModel], prefix: str, leave_out: Collection[str] = ()) -> list[str]:
     rows = [
-        f"| `{name}` | {_default(field)} | {(field.description or '').strip()} | `{prefix}{name.upper()}` |"
+        f"| `{name}` | {_default(field)} | {' '.join((field.description or '').split())} | `{prefix}{name.upper()}` |"
         for name, field in model.model_fields.items()
         if name not in leave_out
     ]
