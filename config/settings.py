@@ -79,13 +79,23 @@ class PolicySettings(Section):
     """The same for each GiB of memory and copied disks, one GiB at least; the shorter of both counts."""
     stall_timeout_s: float = Field(0.0, ge=0)
     """How long what remains to be sent may fail to become less than it ever was, seconds; 0: for ever."""
-    on_timeout: Literal["abort", "pause"] = "abort"
+    on_timeout: Literal["abort", "pause", "post-copy"] = "abort"
     """When one of these times is over: ``abort`` leaves the VM where it is; ``pause`` lets it stand still until it has
-    arrived, and aborts when that takes twice as long again."""
+    arrived, and aborts when that takes twice as long again; ``post-copy`` lets it run on the destination at once, and
+    fetches its memory as it is needed: from there on there is no way back, and a host that fails takes the VM along."""
+    post_copy_after_passes: int = Field(0, ge=0)
+    """Switch to post-copy after so many passes over the memory; 0: never, unless ``on_timeout`` says so."""
+    post_copy_recovery_s: float = Field(600.0, ge=0)
+    """How long a post-copy that stands still, because the link is lost, is helped before a person is asked, seconds."""
     stall_after_s: float = Field(60.0, gt=0)
     """Seconds without any progress after which the record says ``stalled``."""
     shut_down_timeout_s: float = Field(300.0, gt=0)
     """How long a guest may take that was asked to shut down, where that is allowed, seconds."""
+
+    @property
+    def asks_for_post_copy(self) -> bool:
+        """Whether it may switch to post-copy."""
+        return self.post_copy_after_passes > 0 or self.on_timeout == "post-copy"
 
 
 class WebhookSettings(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import libvirt
 
@@ -17,7 +17,7 @@ from tasks.hypervisor.facts import StaticFacts, compare_cpu, read_facts, read_ho
 from tasks.hypervisor.network_calls import NetworkCalls
 from tasks.hypervisor.pool_calls import PoolCalls
 from tasks.hypervisor.storage import file_exists
-from tasks.hypervisor.transfer import migrate
+from tasks.hypervisor.transfer import migrate, resume_post_copy
 from tasks.model.disks import ChunkOrder, DiskSize, ImagePiece, Volume, VolumeOrder
 from tasks.model.domain import NO_JOB, DomainView, JobStats, Mark, Snapshot
 from tasks.model.errors import HostUnreachable, OperatorMustFix
@@ -207,10 +207,18 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
     def transfer(self, order: TransferOrder) -> None:
         """See the port. ``order.max_downtime_ms`` is no parameter of libvirt's call: it is said just before, which a
         libvirt may refuse; ``set_max_downtime`` says it to the running job."""
+        self._drive(order, migrate)
+
+    def resume_post_copy(self, order: TransferOrder) -> None:
+        """See the port."""
+        self._drive(order, resume_post_copy)
+
+    def _drive(self, order: TransferOrder, call: Callable[[Any, TransferOrder, HostAddress], None]) -> None:
+        """One of the calls that last as long as a transfer does, on a connection of its own."""
         destination = self._pool(order.destination).address
         with self._pool(order.source).checkout() as connection:
             try:
-                migrate(guest.demand(connection, order.uuid), order, destination)
+                call(guest.demand(connection, order.uuid), order, destination)
             except libvirt.libvirtError as error:
                 lost = not is_alive(connection)
                 raise translate_transfer(error, order.source, order.destination, lost=lost) from None
@@ -232,6 +240,19 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
             return domain is not None and bandwidth.set_bandwidth(domain, mib_s, disks)
 
         return self._change(host, change)
+
+    def start_post_copy(self, host: str, uuid: str) -> bool:
+        """See the port."""
+
+        def change(connection: Connection) -> bool:
+            domain = guest.look_up_uuid(connection, uuid)
+            return domain is not None and job.start_post_copy(domain)
+
+        return self._change(host, change)
+
+    def break_post_copy(self, host: str, uuid: str) -> None:
+        """See the port."""
+        self._change(host, lambda connection: job.break_post_copy(guest.demand(connection, uuid)))
 
     def abort_job(self, host: str, uuid: str) -> None:
         """See the port."""

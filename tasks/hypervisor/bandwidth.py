@@ -2,7 +2,7 @@
 
 Observed with libvirt 9.0 and QEMU 7.2: the bandwidth that a migration starts with holds for memory and for *each*
 mirrored disk; ``migrateSetMaxSpeed`` changes that of memory alone, at once, or for later when the disks are still being
-mirrored. ``blockJobSetSpeed`` waits for the end of the migration and gives up after 30 s. QEMU itself takes the speed
+mirrored, and what is fetched in post-copy has a limit of its own. ``blockJobSetSpeed`` waits for the end of the migration and gives up after 30 s. QEMU itself takes the speed
 of a mirror at any time. It sends a disk in pieces of up to 16 MiB, and waits after each for as long as that should have
 taken.
 """
@@ -35,6 +35,7 @@ def set_bandwidth(domain: Any, mib_s: int, disks: Sequence[str]) -> bool:
         return False
     try:
         domain.migrateSetMaxSpeed(mib_s)
+        domain.migrateSetMaxSpeed(mib_s, libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY)
         done = _limit_mirrors(domain, mib_s * MIB, disks)
         if not read_job(domain).active:
             domain.migrateSetMaxSpeed(UNLIMITED_MIB_S)  # it ended meanwhile: nothing may stay of it

@@ -12,6 +12,9 @@ RUNNING = frozenset({libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBO
 MIGRATIONS = frozenset({libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN})
 COMPLETED = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
 
+POST_COPY = frozenset({libvirt.VIR_DOMAIN_PAUSED_POSTCOPY, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED})
+"""Reasons why the source of a post-copy is paused."""
+
 NOT_HERE = frozenset(
     {
         libvirt.VIR_ERR_NO_DOMAIN,
@@ -81,6 +84,34 @@ def abort_migration(domain: Any) -> None:
     except libvirt.libvirtError as error:
         if error.get_error_code() not in NOT_HERE or read_job(domain).active:
             raise
+
+
+def start_post_copy(domain: Any) -> bool:
+    """Switch the outgoing migration over; False when none runs, or it is not at the guest's memory yet.
+
+    Looks first: while disks are copied libvirt's job is there, and QEMU's migration is not.
+    """
+    job = read_job(domain)
+    if not (job.active and job.is_migration and job.memory_total):
+        return False
+    try:
+        domain.migrateStartPostCopy(0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in NOT_HERE or read_job(domain).active:
+            raise
+        return False
+    return True
+
+
+def break_post_copy(domain: Any) -> None:
+    """Cut the connection of a post-copy, on its source; never anything else.
+
+    Without POSTCOPY libvirt's abort is refused in post-copy, and before it this flag is no protection: so the state is
+    looked at first.
+    """
+    state, reason = domain.state()
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason in POST_COPY:
+        domain.abortJobFlags(libvirt.VIR_DOMAIN_ABORT_JOB_POSTCOPY)
 
 
 def set_max_downtime(domain: Any, downtime_ms: int) -> bool:

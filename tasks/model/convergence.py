@@ -38,6 +38,8 @@ class Convergence(Frozen):
     stall_timeout_s: float = Field(0.0, ge=0)
     """Time in which what remains must become less than it ever was, seconds; 0: no limit."""
     on_timeout: OnTimeout = OnTimeout.ABORT
+    post_copy_recovery_s: float = Field(600.0, ge=0)
+    """How long a post-copy that stands still is helped before a person is asked, seconds."""
 
     def time_for(self, total_bytes: int) -> float:
         """How long a transfer of so many bytes may take, seconds; 0: no limit."""
@@ -50,11 +52,30 @@ class Convergence(Frozen):
         return self.post_copy_after_passes > 0 or self.on_timeout is OnTimeout.POST_COPY
 
 
+class Forward(Frozen):
+    """What is remembered of a post-copy that stands still: it only ever goes forward."""
+
+    remaining_bytes: int | None = None
+    """What was last seen to remain."""
+    moved_at: float = 0.0
+    """When that last changed."""
+    tries: int = 0
+    """How often something was done about it since."""
+    next_at: float = 0.0
+    """Nothing more is tried before."""
+    refused_at: float = 0.0
+    """Since when libvirt refuses to resume it, as QEMU believes that it still goes on."""
+    message: str = ""
+    """Of the error with which the last call to resume it ended."""
+
+
 class Progressed(Frozen):
     """What is remembered of a transfer from look to look, in its record: who adopts it goes on from there."""
 
     began_at: float | None = None
     """Seconds since the epoch, as all times here."""
+    total_bytes: int = 0
+    """All that there is to be sent, as far as it was known when this was."""
     least_bytes: int | None = None
     """The least that ever remained."""
     least_at: float = 0.0
@@ -64,4 +85,8 @@ class Progressed(Frozen):
     """The pass in which the last one was."""
     paused_at: float | None = None
     post_copy_at: float | None = None
+    """When it was decided; the journal says whether it was done."""
+    post_copy_refused: bool = False
+    """libvirt would not switch over: the policy goes on without it."""
+    forward: Forward = Forward()
     aborted: bool = False

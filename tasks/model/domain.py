@@ -182,6 +182,8 @@ class Domain:
     """kvm, qemu, …"""
     memory_kib: int
     vcpus: int
+    memory_source: str = field(default="", kw_only=True)
+    """Where its memory is: ``anonymous``, ``memfd`` or ``file``; empty: the default."""
     machine: str | None
     arch: str | None
     emulator: str | None

@@ -72,6 +72,8 @@ class Plan(Frozen):
     """File of the source with the UEFI variables, when they would be copied."""
     emulated: bool = False
     """QEMU emulates the VM's CPUs, no hardware runs them."""
+    post_copy: bool = False
+    """It may be switched to post-copy, when the policy says so."""
     agent: bool = False
     """A guest agent is connected, which is asked again on the destination."""
     tpm: str = ""

@@ -27,6 +27,8 @@ class TransferOrder:
     max_downtime_ms: int = 0
     """0: QEMU's default."""
     auto_converge: bool = False
+    post_copy: bool = False
+    """Make a switch to post-copy possible; it happens only when it is asked for."""
     disks: tuple[str, ...] = ()
     """Guest-side names of the disks that are copied into volumes that exist on the destination; exactly these."""
     incremental: bool = False
@@ -164,6 +166,21 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def set_bandwidth(self, host: str, uuid: str, mib_s: int, disks: Sequence[str] = ()) -> bool:
         """Change the limit of the running migration, MiB/s: of its memory, and of those of the mirrored disks that are
         not done, who share it. False when it is not in force: no migration runs, or not all of it takes the change."""
+
+    def start_post_copy(self, host: str, uuid: str) -> bool:
+        """Let the guest run on the destination now, and fetch what is missing from the source: there is no way back.
+        False when no migration's memory is on its way (yet). Raises ``OperatorMustFix`` when the migration was not
+        started with ``post_copy``."""
+
+    def break_post_copy(self, host: str, uuid: str) -> None:
+        """On the source: cut a post-copy's own connection, so that it can be resumed; the guest stays where it is.
+        Nothing to do when there is no post-copy; raises when it is cut already."""
+
+    def resume_post_copy(self, order: TransferOrder) -> None:
+        """Go on with a post-copy whose connection was lost; blocks as ``transfer`` does. Needs no definitions.
+
+        Raises ``OperatorMustFix`` (``OPERATION_INVALID``) when there is none, or the hypervisor believes that it goes
+        on."""
 
     def abort_job(self, host: str, uuid: str) -> None:
         """Abort the running migration job on the source; no error when there is none."""

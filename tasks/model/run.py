@@ -131,6 +131,8 @@ class Progress(Frozen):
     elapsed_ms: int = 0
     downtime_ms: int | None = None
     """libvirt's own figure; known when the transfer has settled."""
+    post_copy: bool = False
+    """The guest was let run on the destination before all of its memory had arrived."""
 
     @property
     def begun(self) -> bool:
@@ -144,6 +146,7 @@ JournalKind = Literal[
     "source_save",
     "source_shut_down",
     "source_pause",
+    "post_copy",
     "window",
     "destination_device",
     "probe",
@@ -255,6 +258,8 @@ class RunRecord(Control):
     """File of the source with the UEFI variables, when they are copied."""
     emulated: bool = False
     """QEMU emulates the VM's CPUs, no hardware runs them."""
+    post_copy: bool = False
+    """Its policy may switch it to post-copy: that is made possible when the transfer starts."""
     agent: bool = False
     """A guest agent was connected before it went: *verify* asks it."""
     tpm: str = ""
@@ -293,6 +298,11 @@ class RunRecord(Control):
     submitted_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
+
+    @property
+    def post_copy_begun(self) -> bool:
+        """Whether it was, or is about to be, switched to post-copy: from there on it only goes forward."""
+        return any(entry.kind == "post_copy" and not entry.undone for entry in self.journal)
 
     @property
     def is_terminal(self) -> bool:

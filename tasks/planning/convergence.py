@@ -35,11 +35,11 @@ def decide(policy: Convergence, kept: Progressed, job: JobStats, now: float) -> 
         return kept, None
     late = _late(policy, kept, job, now)
     if late:
-        return _out_of_time(policy, kept, late, now)
+        return _out_of_time(policy, kept, late, now, memory=job.memory_total > 0)
     if kept.paused_at is not None:
         return kept, None
     passes = job.memory_iteration
-    if policy.post_copy_after_passes and passes > policy.post_copy_after_passes:
+    if 0 < policy.post_copy_after_passes < passes and not kept.post_copy_refused:
         why = f"not done after {policy.post_copy_after_passes} passes over memory"
         return kept.model_copy(update={"post_copy_at": now}), Action(kind="post-copy", why=why)
     steps = policy.downtime_steps_ms
@@ -67,11 +67,12 @@ def standing(policy: Convergence, kept: Progressed) -> tuple[Action, ...]:
 
 
 def _noted(kept: Progressed, job: JobStats, now: float) -> Progressed:
-    remaining = job.memory_remaining + job.disk_remaining
+    """Before anything is sent libvirt says that nothing remains, and memory comes on top when the disks are there."""
+    total, remaining = job.memory_total + job.disk_total, job.memory_remaining + job.disk_remaining
     if kept.began_at is None:
         kept = kept.model_copy(update={"began_at": now, "least_at": now})
-    if kept.least_bytes is None or remaining < kept.least_bytes:
-        kept = kept.model_copy(update={"least_bytes": remaining, "least_at": now})
+    if total and (kept.least_bytes is None or total > kept.total_bytes or remaining < kept.least_bytes):
+        kept = kept.model_copy(update={"total_bytes": total, "least_bytes": remaining, "least_at": now})
     return kept
 
 
@@ -89,9 +90,12 @@ def _late(policy: Convergence, kept: Progressed, job: JobStats, now: float) -> s
     return ""
 
 
-def _out_of_time(policy: Convergence, kept: Progressed, why: str, now: float) -> tuple[Progressed, Action]:
+def _out_of_time(
+    policy: Convergence, kept: Progressed, why: str, now: float, *, memory: bool
+) -> tuple[Progressed, Action]:
+    """``memory``: whether it is on its way; while disks are copied, post-copy is of no help."""
     if policy.on_timeout is OnTimeout.PAUSE and kept.paused_at is None:
         return kept.model_copy(update={"paused_at": now}), Action(kind="pause", why=why)
-    if policy.on_timeout is OnTimeout.POST_COPY:
+    if policy.on_timeout is OnTimeout.POST_COPY and memory and not kept.post_copy_refused:
         return kept.model_copy(update={"post_copy_at": now}), Action(kind="post-copy", why=why)
     return kept.model_copy(update={"aborted": True}), Action(kind="abort", why=why)

@@ -55,6 +55,7 @@ def parse_domain(xml: str) -> Domain:
         virt_type=root.get("type", ""),
         memory_kib=_total_memory_kib(root),
         vcpus=_count(text_of(root, "vcpu"), 1),
+        memory_source=attribute_of(root, "memoryBacking/source", "type") or "",
         machine=attribute_of(root, "os/type", "machine"),
         arch=attribute_of(root, "os/type", "arch"),
         emulator=text_of(root, "devices/emulator"),

@@ -47,6 +47,8 @@ class Outcome(StrEnum):
     """The one thing that must never happen."""
     NOWHERE = "nowhere"
     """Neither host has it."""
+    INCOMPLETE = "incomplete"
+    """In post-copy, and one of the hosts no longer has its part of the memory: neither copy is whole."""
     UNCLEAR = "unclear"
     """Shut off on both hosts, and nothing says which copy is the newer one."""
 
@@ -95,21 +97,31 @@ def _decide_mirrored_off(source: DomainView | None, destination: DomainView | No
 
 
 def _decide_live(source: DomainView | None, destination: DomainView | None, run_id: str) -> Outcome:
-    if source is not None and source.job.active and source.job.is_migration:
-        return Outcome.IN_PROGRESS
     here = source if source is not None and source.active else None
     there = destination if destination is not None and destination.active else None
+    if here is not None and there is None and in_post_copy(here):
+        # The source has let the guest go: what it still has is older than what was lost, whatever its job says.
+        return Outcome.INCOMPLETE
+    if source is not None and source.job.active and source.job.is_migration:
+        return Outcome.IN_PROGRESS
     if here is not None and there is not None:
         return _both_active(here, there)
     if here is not None:
         return Outcome.SOURCE_PAUSED if paused_by_migration(here) else Outcome.AT_SOURCE
     if there is not None:
-        return Outcome.UNSETTLED if paused_by_migration(there) else Outcome.MOVED
+        return _only_there(source, there)
     return _both_off(source, destination, run_id)
 
 
+def _only_there(source: DomainView | None, destination: DomainView) -> Outcome:
+    if in_post_copy(destination):
+        # At the very end the source goes first; a source that ended in another way took memory with it.
+        return Outcome.UNSETTLED if source is None or source.reason == SHUTOFF_MIGRATED else Outcome.INCOMPLETE
+    return Outcome.UNSETTLED if paused_by_migration(destination) else Outcome.MOVED
+
+
 def _both_active(source: DomainView, destination: DomainView) -> Outcome:
-    if source.state is DomainState.PAUSED and source.reason in (PAUSED_POSTCOPY, PAUSED_POSTCOPY_FAILED):
+    if in_post_copy(source):
         return Outcome.IN_PROGRESS
     if paused_by_migration(source) or paused_by_migration(destination):
         return Outcome.UNSETTLED
@@ -130,6 +142,18 @@ def _both_off(source: DomainView | None, destination: DomainView | None, run_id:
 def describe_damage(view: DomainView) -> str | None:
     """What is wrong with a VM that came with its memory, after its name; None when nothing is."""
     return "crashed" if view.state is DomainState.CRASHED else DAMAGED.get((view.state, view.reason))
+
+
+def in_post_copy(view: DomainView) -> bool:
+    """One half of a post-copy, which may have lost the other."""
+    if view.state is DomainState.PAUSED:
+        return view.reason in (PAUSED_POSTCOPY, PAUSED_POSTCOPY_FAILED)
+    return view.state is DomainState.RUNNING and view.reason in (RUNNING_POSTCOPY, RUNNING_POSTCOPY_FAILED)
+
+
+def is_broken(source: DomainView) -> bool:
+    """A post-copy's source whose libvirt knows that the connection is lost."""
+    return source.state is DomainState.PAUSED and source.reason == PAUSED_POSTCOPY_FAILED
 
 
 def paused_by_migration(view: DomainView) -> bool:

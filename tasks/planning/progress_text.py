@@ -19,7 +19,8 @@ def describe_progress(progress: Progress) -> str:
         return ""
     total = sum(channel.total_bytes for _, channel in known)
     share = 100 * sum(_done(channel) for _, channel in known) // total
-    iteration = [f"pass {progress.iteration}"] if progress.iteration > 1 else []
+    iteration = [f"pass {progress.iteration}"] if progress.iteration > 1 and not progress.post_copy else []
+    iteration += ["post-copy"] if progress.post_copy else []
     return f"{share} %: " + ", ".join([*(f"{name} {_amount(channel)}" for name, channel in known), *iteration])
 
 

@@ -60,6 +60,8 @@ class Situation:
     """What they say."""
     cpu_fits: bool | None = None
     """Whether the destination can provide the VM's CPU; None when nobody can say, or the CPU follows the host's."""
+    post_copy: bool = False
+    """Its policy may switch it to post-copy."""
     cordon: Cordon | None = None
     """Why the destination takes no VMs."""
     mark: Mark | None = None

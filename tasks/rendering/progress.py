@@ -44,11 +44,18 @@ def _follow_lines(records: Iterable[RunRecord]) -> RunRecord:
         elif (
             record.progress.memory.total_bytes and time.monotonic() - printed > LINE_PERIOD_S and not record.is_terminal
         ):
-            print(f"  {figures('memory', record.progress.memory)}, pass {record.progress.iteration}", flush=True)
+            print(f"  {figures('memory', record.progress.memory)}{_phase(record)}", flush=True)
             printed = time.monotonic()
     if record is None:
         raise ValueError("nothing to follow")
     return record
+
+
+def _phase(record: RunRecord) -> str:
+    """Passes over memory are counted before post-copy; from there on each page is sent once."""
+    if record.progress.post_copy:
+        return ", post-copy"
+    return f", pass {record.progress.iteration}" if record.progress.iteration else ""
 
 
 def summary(record: RunRecord) -> str:
@@ -86,7 +93,7 @@ def _follow_live(records: Iterable[RunRecord]) -> RunRecord:
             if line != state:
                 live.console.print(line, style=STYLE_OF.get(record.state, ""))
                 state = line
-            iteration = f", pass {record.progress.iteration}" if record.progress.iteration else ""
+            iteration = _phase(record)
             bars.show("memory", record.progress.memory, iteration)
             bars.show("disks", record.progress.disk)
     if record is None:

@@ -63,6 +63,8 @@ def print_record(record: RunRecord) -> None:
         print_pairs([("disks", f"{mib(disk.processed_bytes)} sent, {mib(disk.total_bytes)} in all")])
     if record.progress.downtime_ms is not None:
         print_pairs([("downtime", f"{record.progress.downtime_ms} ms (libvirt's figure)")])
+    if record.progress.post_copy:
+        print_pairs([("post-copy", _post_copy(record))])
     print_pairs([("created", "; ".join(record.created)), ("kept", "; ".join(record.kept))])
     print_pairs([("deleted", "; ".join(record.deleted))])
     print_pairs([("labels", ", ".join(f"{key}={value}" for key, value in record.labels.items()))])
@@ -71,6 +73,12 @@ def print_record(record: RunRecord) -> None:
     print_findings(record.findings)
     if record.timings:
         print_rows(["STEP", "ATTEMPT", "TOOK"], [_timing_row(timing) for timing in record.timings])
+
+
+def _post_copy(record: RunRecord) -> str:
+    since = when(record.converging.post_copy_at)
+    began = f"from {since} on " if since else ""
+    return f"{began}it ran on {record.destination}, before all of its memory was there"
 
 
 def _timing_row(timing: StepTiming) -> list[object]:

@@ -119,6 +119,7 @@ def _row(vm: str, to: str, fate: str, run: RunRecord | None, note: str) -> list[
     sent = progress.memory.processed_bytes + progress.disk.processed_bytes
     pause = f"{progress.downtime_ms} ms" if progress.downtime_ms is not None else ""
     method = f"{run.method}, {run.storage}" if run.method else ""
+    method += ", post-copy" if progress.post_copy else ""
     todo = "; ".join(run.left_to_do)
     return [
         vm,

@@ -6,8 +6,9 @@ import logging
 from functools import partial
 
 from tasks.model.domain import JobStats
-from tasks.model.run import ErrorInfo, JournalEntry
+from tasks.model.run import ErrorInfo, JournalEntry, State
 from tasks.planning.convergence import Action, decide, standing
+from tasks.steps.post_copy import switch_over
 from tasks.steps.run import StepRun
 
 log = logging.getLogger(__name__)
@@ -19,16 +20,23 @@ class Converging:
     def __init__(self, run: StepRun) -> None:
         self._run = run
         self._open = list(standing(run.policy.convergence, run.record.converging))
+        self._deciding = run.record.state is not State.ROLLING_BACK
+        """Rollback ends a transfer; what cannot be ended, it helps on, and decides nothing new."""
+        if not self._deciding:
+            kinds = {"abort", "post-copy"} if run.record.post_copy_begun else {"abort"}
+            self._open = [action for action in self._open if action.kind in kinds]
 
     @property
     def begun(self) -> bool:
         """Whether the running job has been told what the policy begins with."""
-        return self._run.record.converging.step > 0 and not self._open
+        return self._run.record.converging.step > 0 and all(action.kind != "downtime" for action in self._open)
 
     def look(self, job: JobStats, **changes: object) -> None:
         """One look, whose figures go into the record as well; what cannot be done yet is tried again at the next."""
         run = self._run
-        kept, action = decide(run.policy.convergence, run.record.converging, job, run.store.now())
+        kept, action = run.record.converging, None
+        if self._deciding:
+            kept, action = decide(run.policy.convergence, run.record.converging, job, run.store.now())
         # Written down first: an owner that dies in between leaves it to the next one, who does it again.
         run.save(converging=kept, **changes)
         if action is not None:
@@ -44,6 +52,8 @@ class Converging:
         if action.kind == "pause":
             run.effect("source_pause", run.source, "", partial(run.hypervisor.suspend, run.source, run.uuid))
             return True
+        if action.kind == "post-copy":
+            return switch_over(run)
         message = f"given up as policy {run.record.request.policy} says: {action.why}"
         hint = "choose another policy, then retry"
         run.save(error=ErrorInfo(code="COMPLETION_TIMEOUT", message=message, hint=hint))

@@ -17,9 +17,10 @@ from tasks.model.ports import Hypervisor, TransferOrder
 from tasks.model.request import Method
 from tasks.model.run import Channel, ErrorInfo, JournalEntry, Progress
 from tasks.parallel import make_thread
-from tasks.planning.outcome import Outcome
+from tasks.planning.outcome import Outcome, in_post_copy
 from tasks.steps.converging import Converging
 from tasks.steps.paused import refuse_running
+from tasks.steps.post_copy import Forwarding, withdraw
 from tasks.steps.run import StepRun
 from tasks.steps.sharing import Sharing
 
@@ -58,6 +59,7 @@ def start_and_watch(run: StepRun) -> Outcome:
     """Start the transfer and observe it to its end."""
     run.interrupt_if_asked()
     mib_s = Sharing(run).begin()
+    withdraw(run)  # of a transfer that failed while nobody watched
     call = Call(run.hypervisor, _order(run, mib_s))
     entry = JournalEntry(kind="transfer", host=run.destination, at=run.store.now())
     state = "paused" if run.record.mirrored_off else "running"
@@ -69,12 +71,15 @@ def start_and_watch(run: StepRun) -> Outcome:
     return watch(run, call)
 
 
-def watch(run: StepRun, call: Call | None = None, *, cancellable: bool = True) -> Outcome:
-    """Observe until both hosts show an outcome. Without ``call`` the transfer was started by another worker."""
-    observer = _Observer(run, call)
+def watch(run: StepRun, call: Call | None = None, *, cancellable: bool = True, post_copy: bool = False) -> Outcome:
+    """Observe until both hosts show an outcome. Without ``call`` the transfer was started by another worker.
+
+    ``post_copy``: it was seen to be in post-copy, whatever the journal says.
+    """
+    observer = _Observer(run, call, begun=post_copy)
     while True:
         ended = observer.wait()
-        run.interrupt_if_asked(cancellable=cancellable)
+        run.interrupt_if_asked(cancellable=cancellable and not run.record.post_copy_begun)
         outcome = observer.look(ended=ended)
         if outcome is not None:
             return outcome
@@ -101,6 +106,7 @@ def _order(run: StepRun, mib_s: int) -> TransferOrder:
         bandwidth_mib_s=max(1, mib_s // max(1, len(copies))) if mib_s else 0,
         max_downtime_ms=next(iter(run.policy.convergence.downtime_steps_ms), 0),
         auto_converge=run.policy.auto_converge,
+        post_copy=run.policy.convergence.wants_post_copy,
         disks=tuple(copy.target for copy in copies),
         incremental=any(copy.backing for copy in copies),
         paused=run.record.mirrored_off,
@@ -111,12 +117,13 @@ def _order(run: StepRun, mib_s: int) -> TransferOrder:
 class _Observer:
     """Reads statistics into the record, notices stalls and time-outs, and decides when the transfer is over."""
 
-    def __init__(self, run: StepRun, call: Call | None) -> None:
+    def __init__(self, run: StepRun, call: Call | None, *, begun: bool = False) -> None:
         self._run = run
         self._call = call
         self._started = self._moved_on = time.monotonic()
         self._last = JobStats(active=False, is_migration=False)
         self._settling_since: float | None = None
+        self._forward = Forwarding(run, begun=begun)
         self._converging = Converging(run)
         self._sharing = Sharing(run, self._limit)
         self._ended = False
@@ -130,7 +137,8 @@ class _Observer:
             return False
         if self._call.returned.is_set():
             if self._ended:
-                self._run.stopping.wait(0.05)  # only the hosts' last changes of state are awaited
+                # Only the hosts' last changes of state are awaited; in post-copy that may be a while.
+                self._run.stopping.wait(period if self._forward.begun else 0.05)
             self._ended = True
             return True
         return self._call.returned.wait(0.05 if self._at_its_beginning() else period)
@@ -145,6 +153,8 @@ class _Observer:
     def look(self, *, ended: bool) -> Outcome | None:
         """The outcome, or None while it is open. A host that does not answer leaves it open."""
         try:
+            if self._forward.begun:
+                return self._look_forward()
             if not ended:
                 job = self._run.hypervisor.fetch_job(self._run.source, self._run.uuid)
                 if job.active and job.is_migration:
@@ -156,9 +166,28 @@ class _Observer:
                     return None  # not begun yet, or at its very end: the call itself will say
             outcome = self._run.outcome()
         except RetryLater as error:
+            if self._forward.overdue:
+                raise
             self._put_off(f"cannot look: {error.message}")
             return None
         return self._settle(outcome)
+
+    def _look_forward(self) -> Outcome | None:
+        """In post-copy what the call says ends nothing: it comes back when the link is lost, and the rest goes on."""
+        run = self._run
+        source = run.hypervisor.find_domain(run.source, run.uuid)
+        try:
+            outcome = run.outcome()
+        except RetryLater:
+            if source is None or not in_post_copy(source):
+                raise
+            outcome = Outcome.IN_PROGRESS  # the link is lost, to us as well: the source alone can be helped
+        if source is None or outcome is not Outcome.IN_PROGRESS:
+            return self._settle(outcome)
+        self._settling_since = None
+        if source.job.active and source.job.is_migration:
+            self._note(source.job)
+        return None if self._forward.help(source) else outcome
 
     def _settle(self, outcome: Outcome) -> Outcome | None:
         if outcome in SETTLING:
@@ -174,7 +203,8 @@ class _Observer:
         self._last = job
         self._sharing.look(again=len(self._run.record.copies) > 1 and job.disk_remaining > 0)
         stalled = time.monotonic() - self._moved_on > self._run.policy.stall_after_s
-        self._converging.look(job, progress=progress_of(job), stalled=stalled, waiting_for=None)
+        progress = progress_of(job).model_copy(update={"post_copy": self._forward.begun})
+        self._converging.look(job, progress=progress, stalled=stalled, waiting_for=self._forward.words)
 
     def _limit(self, mib_s: int) -> bool:
         run = self._run
@@ -192,24 +222,33 @@ class _Observer:
         if outcome in (Outcome.MOVED, Outcome.ARRIVED):
             final = self._final_job()
             if final is not None:
-                changes["progress"] = _with_disks(progress_of(final), run.record.progress)
+                changes["progress"] = _completed(progress_of(final), run.record.progress)
+            elif self._forward.begun:
+                changes["progress"] = run.record.progress.model_copy(update={"post_copy": True})
         elif self._call is not None and self._call.error is not None and run.record.error is None:
             error = self._call.error
             changes["error"] = ErrorInfo(code=error.code, message=error.message, hint=error.hint)
         run.save(**changes)
 
     def _final_job(self) -> JobStats | None:
-        """libvirt's own account of the finished transfer; nice to have, never worth failing for."""
+        """libvirt's own account of the finished transfer; nice to have, never worth failing for.
+
+        After a post-copy the destination has none, and the source may.
+        """
+        run = self._run
         try:
-            return self._run.hypervisor.fetch_completed_job(self._run.destination, self._run.uuid)
+            return run.hypervisor.fetch_completed_job(run.destination, run.uuid) or (
+                run.hypervisor.fetch_completed_job(run.source, run.uuid)
+            )
         except HypervisorError as error:
             log.info("no statistics of the finished transfer: %s", error)
             return None
 
 
-def _with_disks(final: Progress, last: Progress) -> Progress:
-    """libvirt's account of a finished transfer leaves the disks out, which were seen while it ran."""
-    return final if final.disk.total_bytes else final.model_copy(update={"disk": last.disk})
+def _completed(final: Progress, last: Progress) -> Progress:
+    """libvirt's account of a finished transfer leaves out what was seen while it ran: the disks, and post-copy."""
+    seen: dict[str, object] = {"post_copy": last.post_copy}
+    return final.model_copy(update=seen if final.disk.total_bytes else seen | {"disk": last.disk})
 
 
 def progress_of(job: JobStats) -> Progress:

@@ -22,6 +22,7 @@ def run(run: StepRun) -> Verdict:
             run.record.request,
             mark=Mark(run.record.id, run.record.attempt, run.record.fence),
             cordon=run.cordon_of(run.destination),
+            post_copy=run.policy.asks_for_post_copy,
         )
     except InvalidRequest as error:
         return Settle(State.REFUSED, ErrorInfo(code=error.code, message=error.message, hint=error.hint))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tasks.model.domain import DomainView
 from tasks.model.errors import HypervisorError, OperatorMustFix, RetryLater
 from tasks.model.run import ErrorInfo, JournalEntry, State
-from tasks.planning.outcome import Outcome, describe, is_ours
+from tasks.planning.outcome import Outcome, describe, in_post_copy, is_ours
 from tasks.planning.volume_name import parse_volume_mark
 from tasks.steps.converging import undo_pause
 from tasks.steps.devices import release_device
@@ -18,6 +18,7 @@ from tasks.steps.media import undo_medium
 from tasks.steps.mounts import undo_pool, undo_pool_start, undo_proof
 from tasks.steps.networks import undo_network, undo_network_start
 from tasks.steps.paused import STARTED, has_run, undo_arrival, undo_start
+from tasks.steps.post_copy import tell_post_copy
 from tasks.steps.run import StepRun
 from tasks.steps.saved import undo_save
 from tasks.steps.shutdown import settle_outcome, undo_shut_down
@@ -38,14 +39,15 @@ def run(run: StepRun) -> Verdict:
     run.interrupt_if_asked(cancellable=False)
     if not run.record.journal:
         return _settled(run)
-    outcome = settle_outcome(run, run.outcome())
-    if outcome in SETTLING:
+    outcome = _help_on(run) if run.record.post_copy_begun else settle_outcome(run, run.outcome())
+    if outcome in SETTLING and not run.record.post_copy_begun:
         outcome = _stop_transfer(run)
     if outcome is Outcome.SOURCE_PAUSED:
         outcome = _resume_source(run)
     if outcome is Outcome.AT_SOURCE or (outcome is Outcome.ARRIVED and _can_go_back(run)):
         return _undo_all(run)
     if outcome is Outcome.MOVED and not _suspicious(run) and run.record.forwards < MOST_FORWARDS:
+        tell_post_copy(run)
         return Forward()
     return _needs_attention(run, outcome)
 
@@ -62,7 +64,13 @@ def _suspicious(run: StepRun) -> bool:
 
 
 def _stop_transfer(run: StepRun) -> Outcome:
-    """Abort the job, on the source only, and watch until both hosts show how it ended."""
+    """Abort the job, on the source only, and watch until both hosts show how it ended.
+
+    Not in post-copy: neither host alone has the whole VM, so that it is helped on.
+    """
+    source, _ = run.look()
+    if source is not None and in_post_copy(source):
+        return watch(run, cancellable=False, post_copy=True)
     if run.intent("transfer") is not None:
         run.lease.check()
         try:
@@ -70,6 +78,12 @@ def _stop_transfer(run: StepRun) -> Outcome:
         except RetryLater as error:
             log.info("abort not heard yet: %s", error)
     return watch(run, cancellable=False)
+
+
+def _help_on(run: StepRun) -> Outcome:
+    """In post-copy: watch, and help, until both hosts show how it ended, or that a person has to see to it."""
+    run.hypervisor.find_domain(run.source, run.uuid)  # for a host that cannot be asked the workflow waits, not for ever
+    return watch(run, cancellable=False, post_copy=True)
 
 
 def _resume_source(run: StepRun) -> Outcome:
@@ -143,7 +157,8 @@ def _undo_mark(run: StepRun, entry: JournalEntry) -> None:
 
 
 def _nothing(run: StepRun, entry: JournalEntry) -> None:
-    """It goes with something else, or the source definition is still there, or rollback would not have come here."""
+    """It goes with something else, or the source definition is still there, or rollback would not have come here: a
+    VM that runs at the source alone was not switched to post-copy, whatever was intended."""
 
 
 UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
@@ -155,6 +170,7 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "destination_device": release_device,
     "probe": undo_probe,
     "source_pause": undo_pause,
+    "post_copy": _nothing,
     "destination_tpm": undo_tpm,
     "destination_tpm_state": undo_tpm_state,
     "destination_pool": undo_pool,
@@ -189,6 +205,8 @@ def _settled(run: StepRun) -> Settle:
 
 
 def _needs_attention(run: StepRun, outcome: Outcome) -> Settle:
+    if outcome is Outcome.IN_PROGRESS and run.record.post_copy_begun:
+        return _stands_still(run)
     source, destination = run.look()
     cause = f"; first error: {run.record.error.message}" if run.record.error else ""
     message = f"{_WORDS.get(outcome, outcome.value)}: {_seen(run, source, destination)}{cause}"
@@ -198,11 +216,31 @@ def _needs_attention(run: StepRun, outcome: Outcome) -> Settle:
     )
 
 
+def _stands_still(run: StepRun) -> Settle:
+    """In post-copy only a person can do more: see to the link, or to the hosts."""
+    here, there, forward = run.source, run.destination, run.record.converging.forward
+    said = f"; libvirt says: {forward.message}" if forward.message else ""
+    seen = f"{_seen_on(run, here)}; {_seen_on(run, there)}"
+    message = f"{run.record.vm} stands still in post-copy, with a part of its memory on each host ({seen})"
+    message += f"; tries to resume it: {forward.tries}{said}"
+    hint = f"never destroy it on either host; see to the link between {here} and {there}, then "
+    hint += f"'vmferry retry {run.record.id}' helps it on"
+    return Settle(State.NEEDS_ATTENTION, ErrorInfo(code="NEEDS_ATTENTION_POST_COPY", message=message, hint=hint))
+
+
+def _seen_on(run: StepRun, host: str) -> str:
+    try:
+        return describe(run.hypervisor.find_domain(host, run.uuid), host)
+    except RetryLater as error:
+        return f"{host}: {error.message}"
+
+
 _WORDS = {
     Outcome.BOTH_RUNNING: "the VM is active on both hosts",
     Outcome.NOWHERE: "neither host has the VM",
     Outcome.UNCLEAR: "both hosts have the VM shut off and nothing says which copy is newer",
     Outcome.ARRIVED: "the VM was let run while it was moved, and stands paused on the destination",
+    Outcome.INCOMPLETE: "a host was lost in post-copy, and with it the part of the VM's memory that it had",
     Outcome.UNSETTLED: "the switch-over is half done",
     Outcome.MOVED: "the VM has moved, but is not as it should be, or what is left to do does not work",
 }
@@ -217,4 +255,9 @@ def _what_to_type(run: StepRun, outcome: Outcome) -> str:
     again = f"then 'vmferry retry {run.record.id}' reads both hosts again"
     if outcome is Outcome.BOTH_RUNNING:
         return f"{look}; 'virsh destroy' the copy that must not run, {again}"
+    if outcome is Outcome.INCOMPLETE:
+        # Its guest ran on the destination last, and disks that are copied have gone there with it.
+        where = run.destination if run.record.copies else f"{run.destination} (or {run.source}, if that host is lost)"
+        start = f"'virsh destroy {run.uuid}' what is left of it, then 'virsh start {run.uuid}' on {where}"
+        return f"what was in its memory alone is lost, its disks are not: {start}; it boots anew, {again}"
     return f"{look}; {again}"

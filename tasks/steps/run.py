@@ -21,7 +21,7 @@ from tasks.planning.outcome import Outcome, decide_outcome
 from tasks.steps.lease import Lease
 from tasks.steps.verdict import CancelRequested, Detached
 
-DOUBTFUL = frozenset({Outcome.BOTH_RUNNING, Outcome.NOWHERE, Outcome.UNCLEAR})
+DOUBTFUL = frozenset({Outcome.BOTH_RUNNING, Outcome.NOWHERE, Outcome.UNCLEAR, Outcome.INCOMPLETE})
 """Outcomes that two looks at different moments can feign."""
 
 
@@ -71,6 +71,8 @@ class Policy:
     stall_after_s: float
     shut_down_timeout_s: float
     convergence: Convergence
+    asks_for_post_copy: bool = False
+    """It would be switched to post-copy, if the VM and the hosts can do that."""
 
 
 @dataclass

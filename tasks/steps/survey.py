@@ -23,6 +23,7 @@ from tasks.planning.method import MethodChoice, choose_method
 from tasks.planning.mounts import describe_mount, plan_mounts, settle_mounts
 from tasks.planning.outlook import outlook
 from tasks.planning.preflight import Situation, firmware
+from tasks.planning.preflight.post_copy import may_switch
 from tasks.planning.remedies import apply_remedies, judge
 from tasks.planning.remedies.media import is_medium_missing
 from tasks.planning.storage import StorageChoice, can_be_copied, choose_storage
@@ -49,10 +50,11 @@ def survey(
     *,
     mark: Mark | None = None,
     cordon: Cordon | None = None,
+    post_copy: bool = False,
 ) -> Plan:
     """Look at the hosts and decide; all findings are reported together. ``mark`` is None for a dry run.
 
-    ``cordon`` is the destination's.
+    ``cordon`` is the destination's; ``post_copy``: the policy may switch to it.
 
     Raises:
         InvalidRequest: the VM cannot be found where the request says.
@@ -65,7 +67,8 @@ def survey(
     how, refusals = _choose_method(request, view)
     if how is None:
         return _refused(request, view, refusals)
-    situation = plan_mounts(replace(_look(hypervisor, request, sightings, view, how, mark), cordon=cordon))
+    seen = _look(hypervisor, request, sightings, view, how, mark)
+    situation = plan_mounts(replace(seen, cordon=cordon, post_copy=post_copy))
     situation = apply_remedies(_look_at_media(hypervisor, situation))
     disks, more = _choose_storage(situation)
     if disks is None:
@@ -103,7 +106,7 @@ def _choose_storage(s: Situation) -> tuple[StorageChoice | None, tuple[Finding, 
 def decisions(plan: Plan) -> dict[str, Any]:
     """What of a plan stands in the record."""
     names: tuple[str, ...] = ("method", "storage", "data_path", "copies", "pools", "mounts", "nvram", "tpm", "agent")
-    names += ("emulated", "files", "remedied")
+    names += ("emulated", "post_copy", "files", "remedied")
     return {name: getattr(plan, name) for name in names}
 
 
@@ -267,6 +270,7 @@ def _plan(s: Situation, reason: str, refusals: tuple[Finding, ...] = ()) -> Plan
         copies=copies,
         outlook=outlook(s, copies),
         nvram="" if s.live else firmware.nvram_of(s) or "",
+        post_copy=may_switch(s),
         emulated=s.domain.virt_type == "qemu",
         agent=s.live and s.domain.agent and s.view.state is not DomainState.PAUSED,
         tpm="" if s.carries_memory else firmware.tpm_of(s) or "",

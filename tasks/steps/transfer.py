@@ -10,6 +10,7 @@ from tasks.steps.copying import copy_files
 from tasks.steps.definition import define_on_destination
 from tasks.steps.live import SETTLING, start_and_watch, watch
 from tasks.steps.paused import STARTED, end_arrived, note_sources, start_paused
+from tasks.steps.post_copy import tell_post_copy
 from tasks.steps.run import StepRun
 from tasks.steps.saved import move_saved
 from tasks.steps.snapshots import take_snapshots_along
@@ -36,6 +37,7 @@ def run(run: StepRun) -> Verdict:
     elif outcome in SETTLING:
         outcome = watch(run)
     if outcome is Outcome.MOVED:
+        tell_post_copy(run)
         return Next()
     raise _not_moved(run, outcome)
 

@@ -33,7 +33,8 @@ def plan_migration(runtime: Runtime, values: dict[str, Any]) -> Plan:
         cordon = runtime.cordons.find(request.destination)
     except StoreUnavailable:
         cordon = None
-    plan = survey(runtime.hypervisor, runtime.hosts, request, cordon=cordon)
+    post_copy = runtime.settings.policy(request.policy).asks_for_post_copy
+    plan = survey(runtime.hypervisor, runtime.hosts, request, cordon=cordon, post_copy=post_copy)
     if plan.outlook is None or plan.source is None:
         return plan
     size_bytes = plan.outlook.memory_bytes + plan.outlook.disk_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.model.convergence import Progressed
+from tasks.model.convergence import Forward, Progressed
 from tasks.model.errors import InvalidRequest, StaleOwner
 from tasks.model.remedies import NO_REMEDIES
 from tasks.model.request import Method, MigrationRequest, parse_id, parse_request
@@ -31,6 +31,9 @@ def cancel(runtime: Runtime, run_id: str) -> RunRecord:
         record = runtime.store.load(run_id)
         if record.is_terminal:
             raise InvalidRequest("ALREADY_FINISHED", f"{run_id} has ended: {record.state}", f"vmferry show {run_id}")
+        if record.post_copy_begun:
+            message = f"{record.vm} runs on {record.destination} already, with memory that is still on {record.source}"
+            raise InvalidRequest("TOO_LATE", message, "it can only go on: let it finish, then migrate it back")
         if _too_late(record):
             message = f"{record.vm} runs on {record.destination} already; {run_id} is {record.state}"
             raise InvalidRequest("TOO_LATE", message, "let it finish, then migrate it back")
@@ -65,7 +68,8 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
     changes |= {"forwards": 0, "past": (*record.past, ended)[-PAST_KEPT:]}
     changes |= {"waiting_for": None, "stalled": False, "send": record.send + 1 if again else 0}
     if again:
-        changes |= {"state": State.ROLLING_BACK, "step": StepName.ROLLBACK}
+        converging = record.converging.model_copy(update={"forward": Forward()})
+        changes |= {"state": State.ROLLING_BACK, "step": StepName.ROLLBACK, "converging": converging}
     else:
         source = record.request.source
         changes |= {"state": State.QUEUED, "step": None, "journal": (), "created": (), "findings": (), "timings": ()}
@@ -84,6 +88,7 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
             "tpm": "",
             "agent": False,
             "emulated": False,
+            "post_copy": False,
             "mounts": (),
             "remedied": NO_REMEDIES,
             "ledger": {},

@@ -237,7 +237,9 @@ def _preflight(runtime: Runtime, record: DrainRecord, uuid: str, source: str, ho
     request = parse_request(migration_values(record, vm.model_copy(update={"shut_down": shut_down})))
     cordon = runtime.cordons.find(host)
     counts = cordon is not None and not is_lifted(record.request, cordon)
-    return survey(runtime.hypervisor, runtime.hosts, request, cordon=cordon if counts else None)
+    post_copy = runtime.settings.policy(request.policy).asks_for_post_copy
+    hosts = runtime.hosts
+    return survey(runtime.hypervisor, hosts, request, cordon=cordon if counts else None, post_copy=post_copy)
 
 
 def _learnt(needs: Needs, host: str, plan: Plan) -> Needs:

@@ -6,6 +6,7 @@ import subprocess
 import time
 import uuid as uuid_module
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -91,6 +92,25 @@ class Rig(Protocol):
     def without_end(self, order: TransferOrder) -> TransferOrder:
         """The order, so that its transfer lasts until it is aborted."""
 
+    def make_big(self) -> str:
+        """A guest that runs on the source, and changes so much memory that sending it takes seconds."""
+
+    def big_without_end(self, order: TransferOrder) -> TransferOrder:
+        """The same for a big guest, over the slow link, so that all of its memory is soon sent once."""
+
+    def wait_sent_once(self, uuid: str) -> None:
+        """Until all of a guest's memory was sent once."""
+
+    def wait_warm(self, uuid: str) -> None:
+        """Until a guest in post-copy has what it needs all the time: emulation that waits for a page while it handles
+        an interrupt answers nobody."""
+
+    def let_end(self) -> None:
+        """What lasted without an end may come to one; post-copy does so by itself."""
+
+    def slow_link(self) -> AbstractContextManager[None]:
+        """What the source sends takes its time."""
+
     def close(self) -> None:
         """Remove everything that was made."""
 
@@ -166,15 +186,41 @@ class FakeRig:
         self._exits.append(lambda: held.__exit__(None, None, None))
         return order
 
+    def make_big(self) -> str:
+        return self.make(self.source, running=True)
+
+    def big_without_end(self, order: TransferOrder) -> TransferOrder:
+        return self.without_end(order)
+
+    def wait_sent_once(self, uuid: str) -> None:
+        pass
+
+    def wait_warm(self, uuid: str) -> None:
+        pass
+
+    def let_end(self) -> None:
+        while self._exits:
+            self._exits.pop()()
+
+    def slow_link(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def close(self) -> None:
-        for leave in self._exits:
-            leave()
+        self.let_end()
 
 
 class LibvirtRig:
     """On two real hosts, arranged with virsh; domains are diskless but for a read-only floppy."""
 
-    def __init__(self, hosts: Mapping[str, HostAddress], folder: Path) -> None:
+    def __init__(
+        self,
+        hosts: Mapping[str, HostAddress],
+        folder: Path,
+        *,
+        slow_link: Callable[[], AbstractContextManager[None]] = nullcontext,
+        make_big: Callable[[], str] = str,
+    ) -> None:
+        self._slow_link, self._make_big = slow_link, make_big
         self.source, self.destination = list(hosts)[:2]
         gone = HostAddress("qemu+tcp://127.0.0.1:1/system")
         self.hypervisor: Hypervisor = LibvirtHypervisor({**hosts, GONE: gone}, connect_timeout_s=10)
@@ -249,6 +295,27 @@ class LibvirtRig:
         # The guest rewrites its memory much faster than one MiB a second.
         time.sleep(1.0)
         return replace(order, bandwidth_mib_s=1, max_downtime_ms=1)
+
+    def make_big(self) -> str:
+        return self._make_big()
+
+    def big_without_end(self, order: TransferOrder) -> TransferOrder:
+        return replace(order, max_downtime_ms=1)
+
+    def wait_sent_once(self, uuid: str) -> None:
+        until = time.monotonic() + 60
+        while self.hypervisor.fetch_job(self.source, uuid).memory_iteration < 2:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+    def wait_warm(self, uuid: str) -> None:  # noqa: ARG002
+        time.sleep(3)
+
+    def let_end(self) -> None:
+        pass
+
+    def slow_link(self) -> AbstractContextManager[None]:
+        return self._slow_link()
 
     def close(self) -> None:
         self.hypervisor.close()

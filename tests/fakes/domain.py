@@ -13,6 +13,7 @@ from tasks.model.disks import ImagePiece
 from tasks.model.domain import ACTIVE_STATES, NO_JOB, DomainState, DomainView, JobStats, Mark
 from tasks.model.errors import OperatorMustFix
 from tasks.model.mark_xml import parse_mark
+from tasks.model.ports import TransferOrder
 from tasks.planning.mark_xml import with_mark, without_mark
 
 RUNNING_BOOTED = 1
@@ -54,6 +55,8 @@ class FakeDomain:
     snapshots: int = 0
     never_ran: bool = False
     job: JobStats = NO_JOB
+    order: TransferOrder | None = None
+    """What its running migration was told."""
     completed_job: JobStats | None = None
     max_downtime_ms: int = 0
     started: int = 0
@@ -63,6 +66,11 @@ class FakeDomain:
     def active(self) -> bool:
         """Whether a hypervisor process would exist."""
         return self.state in ACTIVE_STATES
+
+    @property
+    def in_post_copy(self) -> bool:
+        """The source of one."""
+        return self.state is DomainState.PAUSED and self.reason in (12, 13)
 
     @property
     def mark(self) -> Mark | None:

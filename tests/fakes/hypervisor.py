@@ -34,6 +34,7 @@ from tests.fakes.domain import (
 )
 from tests.fakes.networks import FakeNetwork, FakeNetworks
 from tests.fakes.pools import FakePools, Shelves
+from tests.fakes.post_copy import POSTCOPY_FAILED, FakePostCopy
 
 MEMORY = 64 * 1024 * 1024
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -70,7 +71,7 @@ MISSING = "/gone/"
 """No host has files there."""
 
 
-class FakeHypervisor(FakePools, FakeNetworks):
+class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     """Hosts, domains and transfers in memory; ``calls`` has every call that changed something, in order."""
 
     def __init__(self, *hosts: str) -> None:
@@ -389,13 +390,10 @@ class FakeHypervisor(FakePools, FakeNetworks):
             with self._asked("transfer", order.source, effect=True, faults=False) as there:
                 source = _demand(there, order.source, order.uuid)
                 _check_transferable(source, order.source)
-                destination = self._incoming(order, source)
-            source.job = replace(RUNNING_JOB, elapsed_ms=1)
+                self._incoming(order, source)
+            source.job, source.order = replace(RUNNING_JOB, elapsed_ms=1), order
             self.bandwidths[order.uuid] = order.bandwidth_mib_s
-            self._changed.wait_for(lambda: self._may_end(order.uuid), HELD_AT_MOST_S)
-            source.job = NO_JOB
-            del self.bandwidths[order.uuid]
-            self._end(order, source, destination)
+            self._wait_for_the_end(order)
 
     def set_max_downtime(self, host: str, uuid: str, downtime_ms: int) -> bool:
         """See the port."""
@@ -421,6 +419,8 @@ class FakeHypervisor(FakePools, FakeNetworks):
         with self._changed, self._asked("abort_job", host, effect=True) as there:
             domain = there.domains.get(uuid)
             if domain is not None and domain.job.active:
+                if domain.in_post_copy:
+                    raise OperatorMustFix("OPERATION_INVALID", f"{host}: cannot abort migration in post-copy mode", "")
                 self._abort_asked.add(uuid)
                 self._changed.notify_all()
 
@@ -590,8 +590,19 @@ class FakeHypervisor(FakePools, FakeNetworks):
         there.domains[source.uuid] = incoming
         return incoming
 
-    def _may_end(self, uuid: str) -> bool:
-        return not self._held or uuid in self._abort_asked or "transfer" in self._faults
+    def _wait_for_the_end(self, order: TransferOrder) -> None:
+        source = self.hosts[order.source].domains[order.uuid]
+        self._changed.wait_for(lambda: self._may_end(source), HELD_AT_MOST_S)
+        self.bandwidths.pop(order.uuid, None)
+        if source.in_post_copy and source.reason == POSTCOPY_FAILED:
+            raise OperatorMustFix("OPERATION_FAILED", f"{order.source}: job failed in post-copy phase", "")
+        source.job, source.order = NO_JOB, None
+        self._end(order, source, self.hosts[order.destination].domains[order.uuid])
+
+    def _may_end(self, source: FakeDomain) -> bool:
+        if source.in_post_copy:
+            return not self._held or source.reason == POSTCOPY_FAILED
+        return not self._held or source.uuid in self._abort_asked or "transfer" in self._faults
 
     def _mirror(self, order: TransferOrder, source: FakeDomain) -> None:
         """What is on the disks that the order names is on the destination's as well."""
@@ -675,7 +686,7 @@ def _check_transferable(source: FakeDomain, host: str) -> None:
 
 
 def _switch_over(order: TransferOrder, source: FakeDomain, destination: FakeDomain) -> None:
-    if order.paused or source.state is DomainState.PAUSED:
+    if order.paused or (source.state is DomainState.PAUSED and not source.in_post_copy):
         destination.state, destination.reason = DomainState.PAUSED, PAUSED_USER
         destination.never_ran = True  # its hypervisor there is a new one
     else:

@@ -126,3 +126,31 @@ def test_the_shorter_time_counts() -> None:
     assert Convergence(completion_s=10, completion_s_per_gib=4).time_for(4 * GIB) == 10
     assert Convergence(completion_s=100, completion_s_per_gib=4).time_for(GIB // 2) == 4
     assert Convergence().time_for(GIB) == 0
+
+
+def test_post_copy_is_no_help_while_disks_are_copied() -> None:
+    policy = Convergence(downtime_steps_ms=(), completion_s=3, on_timeout=OnTimeout.POST_COPY)
+    disks = JobStats(active=True, is_migration=True, disk_total=GIB, disk_remaining=GIB)
+    assert [(at, a.kind) for at, a in follow(policy, [disks] * 9)] == [(4.0, "abort")]
+    assert [(at, a.kind) for at, a in follow(policy, [JOB] * 9)] == [(4.0, "post-copy")]
+
+
+def test_post_copy_that_was_refused_is_not_asked_for_again() -> None:
+    policy = Convergence(downtime_steps_ms=(), completion_s=3, post_copy_after_passes=1, on_timeout=OnTimeout.POST_COPY)
+    refused = Progressed(began_at=0.0, post_copy_refused=True)
+    assert decide(policy, refused, replace(JOB, memory_iteration=9), 2.0)[1] is None
+    kept, action = decide(policy, refused, replace(JOB, memory_iteration=9), 4.0)
+    assert action is not None
+    assert (action.kind, kept.aborted) == ("abort", True)
+
+
+def test_what_is_not_known_yet_is_no_progress() -> None:
+    """While a transfer is set up nothing remains, says libvirt; and memory comes when the disks have arrived."""
+    policy = Convergence(downtime_steps_ms=(), stall_timeout_s=5)
+    setup = JobStats(active=True, is_migration=True)
+    falling = [replace(JOB, memory_remaining=GIB - n) for n in range(20)]
+    assert follow(policy, [setup] * 3 + falling) == []
+    disks = [replace(setup, disk_total=9, disk_remaining=9 - n) for n in range(10)]
+    then = [replace(job, disk_total=9) for job in falling]
+    assert follow(policy, [setup, *disks, *then]) == []
+    assert [(at, a.kind) for at, a in follow(policy, [setup] * 9)] == [(6.0, "abort")]

@@ -16,6 +16,7 @@ from tasks.model.request import DataPath, Method, Storage
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.mounts import plan_mounts
 from tasks.planning.preflight import ACCEPTABLE, DESCRIPTIONS, RULES, Situation, run_rules
+from tasks.planning.preflight.post_copy import may_switch
 from tests.unit.planning.builders import (
     LOCAL_POOL,
     OTHER_UUID,
@@ -96,6 +97,9 @@ TPM_ELSEWHERE = "<tpm><backend type='emulator' version='2.0'><source type='dir' 
 NODE_1 = "<numatune><memory mode='strict' nodeset='1'/></numatune>"
 TSC = "<cpu mode='custom'><model>Skylake</model><feature policy='require' name='invtsc'/></cpu>"
 GROUPED = "<interface type='network'><source network='n' portgroup='dmz'/></interface>"
+MEMORY = "<memoryBacking><source type='{}'/></memoryBacking>"
+EAGER = situation(post_copy=True)
+OLD = situation(post_copy=False, source=facts("alpha", libvirt_version=8_004_000))
 HUGE = "<memoryBacking><hugepages><page size='2' unit='MiB'/></hugepages></memoryBacking>"
 PCI_ADDRESS = "<address domain='0' bus='1' slot='2' function='0'/>"
 PCI = f"<hostdev mode='subsystem' type='pci'><source>{PCI_ADDRESS}</source></hostdev>"
@@ -530,6 +534,19 @@ CASES = [
         extra(NODE_1, destination=facts("beta", numa_nodes=frozenset({0}))),
         extra(NODE_1, destination=facts("beta", numa_nodes=frozenset({0, 1}))),
     ),
+    Case(
+        "POST_COPY_TOO_OLD", W, situation(post_copy=True, destination=facts("beta", libvirt_version=8_004_000)), EAGER
+    ),
+    Case("POST_COPY_TOO_OLD", W, situation(post_copy=True, source=facts("alpha", hypervisor_version=2_012_000)), EAGER),
+    Case("POST_COPY_TOO_OLD", W, situation(post_copy=True, source=facts("alpha", libvirt_version=8_004_000)), OLD),
+    Case("POST_COPY_MEMORY", W, extra(HUGE, post_copy=True), extra(HUGE)),
+    Case(
+        "POST_COPY_MEMORY",
+        W,
+        extra(MEMORY.format("file"), post_copy=True),
+        extra(MEMORY.format("memfd"), post_copy=True),
+    ),
+    Case("POST_COPY_PAUSED", W, situation(post_copy=True, view=view(state=DomainState.PAUSED)), EAGER),
     Case("HUGEPAGES_UNSEEN", W, extra("<memoryBacking><hugepages/></memoryBacking>"), OK),
     Case(
         "HUGEPAGES_TOO_FEW",
@@ -664,3 +681,12 @@ def test_accepting_one_says_nothing_of_the_others() -> None:
     both = dev("<odd key='/x'/>", inactive=domain_xml(SHARED_DISK, extra=QEMU))
     accepting = replace(both, request=request(accept=["RESOURCE_UNKNOWN"]))
     assert {f.code for f in run_rules(accepting) if f.severity is B} == {"QEMU_COMMANDLINE"}
+
+
+def test_what_cannot_be_switched_to_post_copy_goes_without() -> None:
+    assert may_switch(EAGER)
+    assert not may_switch(situation())
+    assert not may_switch(extra(HUGE, post_copy=True))
+    assert not may_switch(OLD)
+    assert not may_switch(situation(post_copy=True, method=Method.SUSPEND))
+    assert all(f.severity is not Severity.BLOCKER for f in run_rules(extra(MEMORY.format("file"), post_copy=True)))

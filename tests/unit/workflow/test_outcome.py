@@ -49,6 +49,16 @@ LIVE = [
     (view("a", PAUSED, 2), None, Outcome.SOURCE_PAUSED),
     (view("a", PAUSED, 1), None, Outcome.AT_SOURCE),
     (view("a", PAUSED, 12), view("b", RUNNING, 10), Outcome.IN_PROGRESS),
+    (view("a", PAUSED, 12, job=True), view("b", PAUSED, 2), Outcome.IN_PROGRESS),
+    (view("a", PAUSED, 13, job=True), view("b", RUNNING, 11), Outcome.IN_PROGRESS),
+    (view("a", PAUSED, 13), view("b", RUNNING, 10), Outcome.IN_PROGRESS),
+    (view("a", OFF, 4), view("b", RUNNING, 10), Outcome.UNSETTLED),
+    (None, view("b", RUNNING, 11), Outcome.UNSETTLED),
+    (view("a", OFF, 3), view("b", RUNNING, 10), Outcome.INCOMPLETE),
+    (view("a", OFF, 2), view("b", PAUSED, 13), Outcome.INCOMPLETE),
+    (view("a", PAUSED, 12), view("b", OFF, 3), Outcome.INCOMPLETE),
+    (view("a", PAUSED, 13), None, Outcome.INCOMPLETE),
+    (view("a", PAUSED, 13, job=True), view("b", OFF, 3), Outcome.INCOMPLETE),
     (view("a", OFF, 4), view("b", RUNNING, 2), Outcome.MOVED),
     (None, view("b", RUNNING, 2), Outcome.MOVED),
     (view("a", OFF, 4), view("b", PAUSED, 1), Outcome.MOVED),
@@ -138,6 +148,8 @@ def test_an_active_source_alone_is_never_called_moved_and_an_absent_one_never_at
         outcome_here = decide_outcome(method, alone, None, RUN)
         outcome_there = decide_outcome(method, None, replace(alone, host="b"), RUN)
         assert outcome_here is not Outcome.MOVED
+        if method is Method.LIVE and state is DomainState.PAUSED and reason in (12, 13):
+            assert outcome_here is Outcome.INCOMPLETE, "what a source of a post-copy still has is not the VM"
         assert outcome_there not in (Outcome.AT_SOURCE, Outcome.SOURCE_PAUSED)
 
 

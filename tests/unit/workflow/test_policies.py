@@ -36,3 +36,19 @@ def test_only_a_guest_that_runs_can_be_paused() -> None:
     paused = RECORD.model_copy(update={"method": Method.SUSPEND})
     assert policy_of(patient, paused).convergence.on_timeout is OnTimeout.ABORT
     assert policy_of(patient, RECORD).convergence.completion_s == 9
+
+
+def test_post_copy_only_for_what_can_be_switched() -> None:
+    eager = PolicySettings(post_copy_after_passes=3, on_timeout="post-copy", completion_timeout_s=9)
+    assert eager.asks_for_post_copy
+    able = RECORD.model_copy(update={"post_copy": True})
+    there = policy_of(eager, able).convergence
+    assert (there.post_copy_after_passes, there.on_timeout, there.wants_post_copy) == (3, OnTimeout.POST_COPY, True)
+    for other in (RECORD, able.model_copy(update={"method": Method.SUSPEND})):
+        without = policy_of(eager, other).convergence
+        assert (without.post_copy_after_passes, without.on_timeout) == (0, OnTimeout.ABORT)
+        assert not without.wants_post_copy
+        assert policy_of(eager, other).asks_for_post_copy
+    paused = PolicySettings(post_copy_after_passes=3, on_timeout="pause")
+    assert policy_of(paused, RECORD).convergence.on_timeout is OnTimeout.PAUSE
+    assert not PolicySettings(on_timeout="pause").asks_for_post_copy
