@@ -2,9 +2,9 @@
 
 Observed with libvirt 9.0 and QEMU 7.2: the bandwidth that a migration starts with holds for memory and for *each*
 mirrored disk; ``migrateSetMaxSpeed`` changes that of memory alone, at once, or for later when the disks are still being
-mirrored, and what is fetched in post-copy has a limit of its own. ``blockJobSetSpeed`` waits for the end of the migration and gives up after 30 s. QEMU itself takes the speed
-of a mirror at any time. It sends a disk in pieces of up to 16 MiB, and waits after each for as long as that should have
-taken.
+mirrored; what is fetched in post-copy has a limit of its own. ``blockJobSetSpeed`` waits for the end of the migration
+and gives up after 30 s. QEMU itself takes the speed of a mirror at any time. It sends a disk in pieces of up to 16 MiB,
+and waits after each for as long as that should have taken.
 """
 
 from __future__ import annotations
