@@ -41,7 +41,7 @@ def lab() -> Iterator[Lab]:
     Where a lab cannot be had the test is skipped with one line; with ``CI=true`` that is a failure.
     """
     try:
-        made = Lab.up(f"t{os.getpid()}")
+        made = Lab.up(f"t{os.getpid()}", owner=os.getpid())
     except LabUnavailable as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI must have a lab: {error}")

@@ -49,7 +49,7 @@ def main() -> int:
     libvirt.registerErrorHandler(lambda *_: None, None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is taken down then as well
     try:
-        lab = Lab.up(f"bench{os.getpid()}")
+        lab = Lab.up(f"bench{os.getpid()}", owner=os.getpid())
         try:
             lab.enter()
             _measure(lab, options)

@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "images"
 
 def main() -> None:
     """Bring up a lab, let VMs move, take pictures, take everything down."""
-    lab = Lab.up(f"shots{os.getpid()}")
+    lab = Lab.up(f"shots{os.getpid()}", owner=os.getpid())
     try:
         lab.enter()
         folder = Path(tempfile.mkdtemp(prefix="vmferry-shots-"))

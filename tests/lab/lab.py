@@ -21,7 +21,7 @@ from tests.lab.guest import Guest, GuestOptions, guest_address
 from tests.lab.host import Host
 from tests.lab.image import build_image, choose_accelerator, image_folder, virt_type
 from tests.lab.node import Node
-from tests.lab.shell import LabError, LabUnavailable, run
+from tests.lab.shell import LabError, LabUnavailable, recall, remember, run
 from tests.lab.spec import HOSTS, HUB_ADDRESS, STORE_ADDRESS, Spec
 from tests.lab.ssh import make_keys
 from tests.lab.store import Store
@@ -61,16 +61,21 @@ class Lab:
     # -- up and down --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def up(cls, name: str = "lab", hosts: Sequence[str] = ()) -> Self:
+    def up(cls, name: str = "lab", hosts: Sequence[str] = (), *, owner: int | None = None) -> Self:
         """Bring a lab up; what is up already stays, what an earlier run left half done is made anew.
 
-        No hosts named: all that it can have.
+        No hosts named: all that it can have. Labs whose owner, a process, has died without doing so are taken down.
 
         Raises:
             LabUnavailable: this machine cannot have one.
             LabError: something did not start.
         """
         cls._check_machine()
+        cls.sweep()
+        if owner is not None:
+            file = cls._owner_file(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            remember(owner, file)
         spec = cls.SPEC(name, tuple(hosts)) if hosts else cls.SPEC(name)
         spec.folder.mkdir(parents=True, exist_ok=True)
         lab = cls(spec)
@@ -104,6 +109,19 @@ class Lab:
             with self._locked():
                 self._take_down()
         self._lock_file.unlink(missing_ok=True)
+        self._owner_file(self.spec.name).unlink(missing_ok=True)
+
+    @classmethod
+    def sweep(cls) -> None:
+        """Take down the labs whose owner has died; one without an owner belongs to whoever takes it down."""
+        for file in cls._owner_file("any").parent.glob(".*.owner"):
+            if recall(file) is None:
+                cls(cls.SPEC(file.name[1:].removesuffix(".owner"))).down()
+
+    @classmethod
+    def _owner_file(cls, name: str) -> Path:
+        spec = cls.SPEC(name)
+        return spec.folder.with_name(f".{name}.owner")
 
     @property
     def is_up(self) -> bool:

@@ -57,7 +57,7 @@ def _leftovers(name: str) -> list[str]:
 @pytest.fixture
 def second(lab: Lab) -> Iterator[Lab]:
     """Another lab beside the run's own; down again afterwards."""
-    made = Lab.up(f"s{os.getpid()}", hosts=("alpha", "beta"))
+    made = Lab.up(f"s{os.getpid()}", hosts=("alpha", "beta"), owner=os.getpid())
     try:
         yield made
     finally:
@@ -115,6 +115,34 @@ def test_down_after_an_up_that_was_killed(lab: Lab, after_s: float) -> None:
         subprocess.run(_lab_command("down", name), cwd=REPOSITORY, check=True)
         assert _leftovers(name) == []
     finally:
+        _end(name)
+
+
+def test_a_killed_run_is_cleaned_up_and_others_stay(lab: Lab) -> None:
+    name = f"o{os.getpid()}"
+    script = f"""
+import os, time
+from tests.lab import Lab
+Lab.up({name!r}, ("alpha",), owner=os.getpid())
+print("up", flush=True)
+time.sleep(600)
+"""
+    command = [sys.executable, "-c", script]
+    killed = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    try:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "up\n"
+        Lab.sweep()
+        assert Lab.attach(name).is_up, "it was taken away from a run that lives"
+        killed.kill()
+        killed.wait()
+        assert Lab.attach(name).is_up
+        Lab.sweep()
+        assert _leftovers(name) == []
+        assert lab.is_up
+    finally:
+        killed.kill()
+        killed.wait()
         _end(name)
 
 

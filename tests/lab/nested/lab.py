@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from tests.lab.guest import GuestOptions, guest_address
 from tests.lab.host import Host
@@ -16,8 +15,7 @@ from tests.lab.lab import Lab, check_root_and_programs
 from tests.lab.nested.guest import NestedGuest
 from tests.lab.nested.machine import GUEST_IMAGE, Machine, NestedHost, NfsServer
 from tests.lab.nested.rootfs import build_base
-from tests.lab.nested.spec import NestedSpec, nested_folder
-from tests.lab.shell import recall, remember
+from tests.lab.nested.spec import NestedSpec
 from tests.lab.spec import Spec
 from tests.lab.ssh import make_keys
 from tests.lab.store import Store
@@ -35,26 +33,6 @@ class NestedLab(Lab):
     HOST: ClassVar[type[Host]] = NestedHost
     STORE: ClassVar[type[Store]] = NfsServer
     COMMAND: ClassVar[str] = "python -m tests.lab.nested"
-
-    @classmethod
-    def up(cls, name: str = "lab", hosts: Sequence[str] = (), *, owner: int | None = None) -> Self:
-        """Bring a lab up, and take down those whose owner, a process, has died without doing so.
-
-        Raises:
-            LabUnavailable: this machine cannot have one.
-            LabError: something did not start.
-        """
-        sweep()
-        if owner is not None:
-            file = _owner_file(name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            remember(owner, file)
-        return super().up(name, hosts)
-
-    def down(self) -> None:
-        """Take it down; harmless when it is down."""
-        super().down()
-        _owner_file(self.spec.name).unlink(missing_ok=True)
 
     @staticmethod
     def _check_machine() -> None:
@@ -119,14 +97,3 @@ class NestedLab(Lab):
         host = self._hosts[name]
         assert isinstance(host, NestedHost)
         return host
-
-
-def _owner_file(name: str) -> Path:
-    return nested_folder() / f".{name}.owner"
-
-
-def sweep() -> None:
-    """Take down the labs whose owner has died; one without an owner belongs to whoever takes it down."""
-    for file in nested_folder().glob(".*.owner"):
-        if recall(file) is None:
-            NestedLab(NestedSpec(file.name[1:].removesuffix(".owner"))).down()

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.lab.nested import NestedLab
-from tests.lab.nested.lab import sweep
 from tests.lab.nested.spec import NestedSpec
 from tests.lab.shell import recall
 
@@ -37,7 +36,7 @@ def test_a_killed_run_is_cleaned_up_and_others_stay(nested: NestedLab, tmp_path:
     try:
         assert killed.stdout is not None
         assert killed.stdout.readline() == "booting\n"
-        sweep()
+        NestedLab.sweep()
         machine = left.server.root / "qemu.pid"
         assert recall(machine) is not None, "it was taken away from a run that lives"
         kept = tmp_path / "qemu.pid"
@@ -45,7 +44,7 @@ def test_a_killed_run_is_cleaned_up_and_others_stay(nested: NestedLab, tmp_path:
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         assert recall(machine) is not None
-        sweep()
+        NestedLab.sweep()
         assert recall(kept) is None
         assert not (Path("/run/netns") / left.spec.netns("hub")).exists()
         assert not left.spec.folder.exists()
