@@ -26,7 +26,7 @@ from config.settings import (
 from config.shared import LinkSettings, PoolSettings
 from tasks.model import run as run_module
 from tasks.model.run import TERMINAL, TRANSITIONS, State
-from tasks.planning import method, storage
+from tasks.planning import allocation, method, storage
 from tasks.planning.doctor import DESCRIPTIONS as DOCTOR_CODES
 from tasks.planning.preflight import ACCEPTABLE, DESCRIPTIONS
 from tasks.planning.remedies import CODES as REMEDY_CODES
@@ -164,10 +164,8 @@ def _default(field: FieldInfo) -> str:
 
 def findings_page() -> str:
     """Every code that preflight may report."""
-    rows = [
-        f"| `{code}` | {words} | {'yes' if code in ACCEPTABLE else ''} |"
-        for code, words in sorted((DESCRIPTIONS | method.CODES | storage.CODES | SURVEY_CODES | REMEDY_CODES).items())
-    ]
+    codes = DESCRIPTIONS | method.CODES | storage.CODES | SURVEY_CODES | REMEDY_CODES | allocation.CODES
+    rows = [f"| `{code}` | {words} | {'yes' if code in ACCEPTABLE else ''} |" for code, words in sorted(codes.items())]
     return "\n".join(
         [
             "# Findings of preflight",

@@ -44,10 +44,18 @@ def run(run: StepRun) -> Verdict:
             "0",
             lambda: run.hypervisor.set_autostart(run.destination, run.uuid, enabled=True),
         )
+        _check_autostart(run)
     _grow(run)
     run.lease.check()
     run.hypervisor.remove_mark(run.destination, run.uuid)
     return Settle(State.SUCCEEDED)
+
+
+def _check_autostart(run: StepRun) -> None:
+    """Read back, since nobody would notice before the next boot."""
+    view = run.hypervisor.find_domain(run.destination, run.uuid)
+    if view is not None and not view.autostart:
+        run.save(left_to_do=(*run.record.left_to_do, f"start it at boot: virsh autostart {run.uuid}"))
 
 
 def _grow(run: StepRun) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from tasks.model.disks import DiskCopy, DiskSize
 from tasks.model.domain import DomainState, DomainView
 from tasks.model.errors import OutcomeUnknown
+from tasks.planning.allocation import CODES as ALLOCATION_CODES
+from tasks.planning.allocation import check_allocation
 from tasks.planning.destination_xml import same_definition
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.outcome import describe, describe_damage, is_ours
@@ -58,6 +61,8 @@ def _problems(run: StepRun, source: DomainView | None, destination: DomainView |
         problems.append(f"the VM on {run.destination} {damage}")
     if source is not None and source.persistent and not destination.persistent:
         problems.append(f"the VM is not persistent on {run.destination}")
+    if destination.autostart and run.intent("destination_autostart") is None and source is not None:
+        problems.append(f"{run.destination} would start it at boot, before {run.source} has let go of it")
     if source is not None and source.name != destination.name:
         problems.append(f"its name is {destination.name} there and {source.name} here")
     return problems
@@ -85,6 +90,7 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
         if _can_compare(run):
             compare_contents(run)
     sizes = run.hypervisor.fetch_disk_sizes(run.destination, run.uuid, [copy.target for copy in copies])
+    _note_allocation(run, sizes)
     problems = _changed_sources(run)
     for copy in copies:
         if now.get(copy.target) not in (copy.path, f"{copy.pool}/{copy.volume}"):
@@ -95,6 +101,14 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
             seen = "of unknown size" if size is None else f"of {size.capacity_bytes} bytes"
             problems.append(f"{copy.target} is {seen} instead of {copy.capacity_bytes}")
     return problems
+
+
+def _note_allocation(run: StepRun, sizes: Mapping[str, DiskSize]) -> None:
+    """Space is no reason to stop a VM that has moved, and one to say so."""
+    known = [finding for finding in run.record.findings if finding.code not in ALLOCATION_CODES]
+    found = (*known, *check_allocation(run.record.copies, sizes))
+    if found != run.record.findings:
+        run.save(findings=found)
 
 
 def _can_compare(run: StepRun) -> bool:
