@@ -129,6 +129,22 @@ def test_three_share_it_and_the_last_gets_all(running: Stack, lab: Lab, make_gue
     assert allotted(running) == 0
 
 
+def test_what_post_copy_fetches_is_limited_as_well(lab: Lab, tmp_path: Path, make_guest: Callable[..., Guest]) -> None:
+    """QEMU has a limit of its own for that; pages that the guest waits for come at once."""
+    guest = make_guest("fetched", memory_mib=128, fill_mib=48, dirty_mib_s=96)
+    guest.wait_ticking()
+    policies, slow = {"eager": {"post_copy_after_passes": 1}}, {"rack": RACK["rack"] | {"bandwidth_mib_s": 6}}
+    with stack(lab, tmp_path, links=slow, policies=policies) as running, closing(lab.host("alpha").connect()) as conn:
+        running.start()
+        asked = running.client.submit({"vm": guest.name, "destination": "beta", "policy": "eager"})
+        until(lambda: running.client.show(asked.id).post_copy_begun, 60, lambda: running.diagnosis(asked.id))
+        flag = libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY
+        assert conn.lookupByUUIDString(guest.uuid).migrateGetMaxSpeed(flag) == 6
+        record = running.wait_end(asked.id, 90)
+        assert record.state is State.SUCCEEDED, running.diagnosis(asked.id)
+        assert record.progress.post_copy
+
+
 def test_disks_that_are_mirrored_share_it_too(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
     """Two disks, then memory, and another VM that comes in between: QEMU's pieces are all that goes beyond."""
     disks = make_guest("disks", disk="local", second_disk="local", disk_format="raw", disk_mib=80, network=False)
