@@ -313,3 +313,16 @@ class RunRecord(Control):
     def mirrored_off(self) -> bool:
         """Whether it is shut off, and started paused so that its disks can be mirrored."""
         return self.method is Method.OFFLINE and self.data_path is DataPath.HOSTS
+
+
+OF_ALL_ATTEMPTS = (
+    *("rev", "fence", "deadline", "resend_not_before"),
+    *("id", "request", "fingerprint", "vm", "destination", "past", "drain", "labels", "submitted_at"),
+)
+"""What is about the migration; everything else is about one attempt."""
+
+
+def next_attempt(record: RunRecord) -> RunRecord:
+    """The record of a migration that begins anew, as if nothing had been seen or done."""
+    kept = {name: getattr(record, name) for name in OF_ALL_ATTEMPTS}
+    return RunRecord(**kept, source=record.request.source, attempt=record.attempt + 1)

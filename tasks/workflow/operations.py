@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.model.convergence import Forward, Progressed
+from tasks.model.convergence import Forward
 from tasks.model.errors import InvalidRequest, StaleOwner
-from tasks.model.remedies import NO_REMEDIES
 from tasks.model.request import Method, MigrationRequest, parse_id, parse_request
-from tasks.model.run import ErrorInfo, PastError, Progress, RunRecord, State, StepName
+from tasks.model.run import ErrorInfo, PastError, RunRecord, State, StepName, next_attempt
 from tasks.planning.preflight import DESCRIPTIONS
 from tasks.planning.remedies import REMEDIES
 from tasks.workflow.dispatch import dispatch, publish, settle
@@ -63,49 +62,15 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
     if record.state is State.SUCCEEDED or not record.is_terminal:
         raise InvalidRequest("NOT_RETRYABLE", f"{run_id} is {record.state}", "only what failed can be tried again")
     again = record.state is State.NEEDS_ATTENTION
-    changes: dict[str, object] = {"attempt": record.attempt + 1, "error": None, "finished_at": None, "tries": 0}
+    after = _rolling_back(record) if again else next_attempt(record)
     ended = PastError(attempt=record.attempt, at=record.finished_at, state=record.state, error=record.error)
-    changes |= {"forwards": 0, "past": (*record.past, ended)[-PAST_KEPT:]}
-    changes |= {"waiting_for": None, "stalled": False, "send": record.send + 1 if again else 0}
-    if again:
-        converging = record.converging.model_copy(update={"forward": Forward()})
-        changes |= {"state": State.ROLLING_BACK, "step": StepName.ROLLBACK, "converging": converging}
-    else:
-        source = record.request.source
-        changes |= {"state": State.QUEUED, "step": None, "journal": (), "created": (), "findings": (), "timings": ()}
-        changes |= {
-            "source": source,
-            "uuid": None,
-            "method": None,
-            "storage": None,
-            "started_at": None,
-            "copies": (),
-            "pools": (),
-            "files": (),
-            "converging": Progressed(),
-            "progress": Progress(),
-            "nvram": "",
-            "tpm": "",
-            "agent": False,
-            "emulated": False,
-            "post_copy": False,
-            "mounts": (),
-            "remedied": NO_REMEDIES,
-            "ledger": {},
-            "writing": "",
-            "kept": (),
-            "deleted": (),
-            "left_to_do": (),
-        }
+    after = after.model_copy(update={"past": (*record.past, ended)[-PAST_KEPT:]})
     wait = runtime.settings.hand_over_s if again else 0
     try:
-        record = runtime.store.commit(
-            record, record.model_copy(update=changes), guard="rev", deadline_in=wait, resend_in=wait
-        )
+        record = runtime.store.commit(record, after, guard="rev", deadline_in=wait, resend_in=wait)
     except StaleOwner:
-        raise InvalidRequest(
-            "NOT_RETRYABLE", f"{run_id} was changed by somebody else", f"vmferry show {run_id}"
-        ) from None
+        message = f"{run_id} was changed by somebody else"
+        raise InvalidRequest("NOT_RETRYABLE", message, f"vmferry show {run_id}") from None
     for result_id in (run_id, *runtime.store.waiters(run_id)):
         runtime.messenger.forget(result_id)
         runtime.messenger.store_started(result_id)
@@ -114,6 +79,16 @@ def retry(runtime: Runtime, run_id: str) -> RunRecord:
     else:
         dispatch(runtime)
     return runtime.store.load(run_id)
+
+
+def _rolling_back(record: RunRecord) -> RunRecord:
+    """What a person has looked at goes on from what the journal says, as another attempt."""
+    changes: dict[str, object] = {"attempt": record.attempt + 1, "error": None, "finished_at": None, "tries": 0}
+    changes |= {"forwards": 0, "waiting_for": None, "stalled": False, "send": record.send + 1}
+    converging = record.converging.model_copy(update={"forward": Forward()})
+    return record.model_copy(
+        update=changes | {"state": State.ROLLING_BACK, "step": StepName.ROLLBACK, "converging": converging}
+    )
 
 
 def submit(
