@@ -132,7 +132,7 @@ CHANGES = {
     "volume": _volume,
     "contents": _contents,
     "listening": _listener,
-    **{Path(name).suffix: _file(name) for name in NAMES},
+    **{Path(name).suffix: _file(name) for name in sorted(NAMES)},
 }
 
 
