@@ -118,6 +118,7 @@ def block(own_thread: bool, seconds: float) -> None:
     note("blocking")
     if not own_thread:
         time.sleep(seconds)
+        note("unblocked")
         return
     call = threading.Thread(target=time.sleep, args=(seconds,), daemon=True)
     call.start()
