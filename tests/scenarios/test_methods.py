@@ -234,7 +234,7 @@ def test_what_breaks_leaves_nothing_behind(
     running.fail(point)
     record = move(policy="slow" if point == "transfer.moving" else "default")
     running.check_failed()
-    moved = row.method != "offline" and point.startswith(("verify", "finish"))
+    moved = row.method != "offline" and point.startswith(("transfer.done", "verify", "finish"))
     expected = State.SUCCEEDED if moved else State.FAILED
     assert record.state is expected, running.diagnosis(record.id)
     if not moved:
