@@ -19,6 +19,8 @@ from tasks.steps.run import StepRun
 from tasks.steps.survey import decisions, survey
 
 LOOK_S = 0.5
+ASK_AGAIN_S = 10.0
+"""A guest that is just booting hears nothing yet; nova's ``shutdown_retry_interval`` has the same default."""
 HAS_RUN = frozenset({1, 2, 3})
 """virDomainShutoffReason: shut down, destroyed, crashed."""
 
@@ -54,12 +56,18 @@ def _ask(run: StepRun) -> None:
 
 def _wait_until_off(run: StepRun) -> None:
     asked = run.intent("source_shut_down")
-    until = (run.store.now() if asked is None else asked.at) + run.policy.shut_down_timeout_s
+    now = run.store.now()
+    until, again = (now if asked is None else asked.at) + run.policy.shut_down_timeout_s, now + ASK_AGAIN_S
     while _at_source(run).active:
         run.interrupt_if_asked()
         if run.record.waiting_for is None:
             run.save(waiting_for="its guest was asked to shut down")
-        if run.store.now() > until:
+        now = run.store.now()
+        if now > again:
+            run.lease.check()
+            _ask(run)
+            again = now + ASK_AGAIN_S
+        if now > until:
             seconds = f"{run.policy.shut_down_timeout_s:.0f} s"
             message = f"{run.record.vm} was asked to shut down and still runs after {seconds}"
             hint = "it may still do so, and stays off then: look at its console; policies have shut_down_timeout_s"

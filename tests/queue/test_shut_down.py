@@ -254,6 +254,24 @@ def test_another_worker_goes_on_waiting_where_the_first_ended(
     assert bench.fake.calls.count(("shut_down", "alpha")) == 1
 
 
+def test_one_that_was_booting_is_asked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hears nothing at first, and nobody would press a second time."""
+    monkeypatch.setattr("tasks.steps.shutdown.LOOK_S", 0.05)
+    monkeypatch.setattr("tasks.steps.shutdown.ASK_AGAIN_S", 0.1)
+    bench.fake.deaf.add(UUID)
+    asked(bench)
+    real = bench.fake.shut_down
+
+    def shut_down(host: str, uuid: str) -> None:
+        real(host, uuid)
+        bench.fake.deaf.clear()
+
+    monkeypatch.setattr(bench.fake, "shut_down", shut_down)
+    assert bench.deliver_all().state is State.SUCCEEDED
+    assert bench.fake.calls.count(("shut_down", "alpha")) == 2
+    assert bench.where() == MOVED
+
+
 def test_the_time_that_it_may_take_to_shut_down_counts(redis_server: RedisServer) -> None:
     bench = Bench(redis_server.url, policies={"default": PolicySettings(shut_down_timeout_s=300.0)})
     bench.vm()

@@ -54,7 +54,7 @@ def test_quick_start_plain_celery_and_a_drain(lab: Lab, make_guest: Callable[...
     try:
         for line in process.stdout:
             lines.append(line)
-            if line.startswith("ID\t"):
+            if line.startswith("ID\tVM\t"):
                 break
         output = "".join(lines)
         assert "web-1: alpha → beta: would be moved" in output, output
