@@ -63,15 +63,15 @@ def _wait_until_off(run: StepRun) -> None:
         if run.record.waiting_for is None:
             run.save(waiting_for="its guest was asked to shut down")
         now = run.store.now()
-        if now > again:
-            run.lease.check()
-            _ask(run)
-            again = now + ASK_AGAIN_S
         if now > until:
             seconds = f"{run.policy.shut_down_timeout_s:.0f} s"
             message = f"{run.record.vm} was asked to shut down and still runs after {seconds}"
             hint = "it may still do so, and stays off then: look at its console; policies have shut_down_timeout_s"
             raise OperatorMustFix("SHUT_DOWN_TIMEOUT", message, hint)
+        if now > again:
+            run.lease.check()
+            _ask(run)
+            again = now + ASK_AGAIN_S
         run.stopping.wait(LOOK_S)
 
 

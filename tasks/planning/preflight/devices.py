@@ -7,8 +7,6 @@ from tasks.planning.preflight.registry import blocker_if, rule
 from tasks.planning.sharing import find_sharing
 from tasks.planning.situation import Situation
 
-QEMU_NAMESPACE_KINDS = frozenset({"commandline", "arg", "env", "override"})
-
 
 @rule(
     HOST_DEVICE="The VM has devices of the host passed through, which cannot go along.",
