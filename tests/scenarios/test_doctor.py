@@ -26,7 +26,7 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module")
 def running(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Redis, workers and beat, with hosts that reach each other over ssh as most fleets do."""
-    with Stack(lab, tmp_path_factory.mktemp("doctor"), transport="ssh") as stack:
+    with Stack(lab, tmp_path_factory.mktemp("doctor"), transport="ssh", max_total=8) as stack:
         stack.start()
         until(lambda: ("BEAT_RUNS", "beat") in Report(stack, "--no-probe").of("ok"), 60, stack.logs)
         yield stack
