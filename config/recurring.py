@@ -56,6 +56,12 @@ class RecurringDrainSettings(Section):
     """The same."""
     labels: dict[Label, Label] = Field(default_factory=dict)
     """The same."""
+    verify: Literal["auto", "basic", "deep"] = "auto"
+    """How far what was copied is compared; the same."""
+    source_disks: Literal["keep", "delete"] = "keep"
+    """What becomes of files that were copied; the same."""
+    data_path: Literal["auto", "hosts", "worker"] = "auto"
+    """How disks of VMs that are shut off go when they are copied; the same."""
 
     @field_validator("time_zone")
     @classmethod
@@ -83,5 +89,15 @@ class RecurringDrainSettings(Section):
 
     def return_values(self) -> dict[str, Any]:
         """Those that are also the return's."""
-        names = ("may_shut_off", "policy", "priority", "accept", "remedies", "labels")
+        names = (
+            "may_shut_off",
+            "policy",
+            "priority",
+            "accept",
+            "remedies",
+            "labels",
+            "verify",
+            "source_disks",
+            "data_path",
+        )
         return {name: getattr(self, name) for name in names}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tasks.commands.completion import complete_host, complete_policy
+from tasks.commands.options import DataPathOption, SourceDisksOption, VerifyOption
 from tasks.commands.times import DeadlineOption, NotBeforeOption, WindowOption, ZoneOption, times_of
 from tasks.model.drain import DrainRecord, DrainState, Fate
 from tasks.model.errors import InvalidRequest
@@ -53,6 +54,9 @@ def drain(
         list[str] | None, typer.Option(metavar="CODE", help="A finding that shall not stand in any VM's way.")
     ] = None,
     remedy: Annotated[list[str] | None, typer.Option(metavar="NAME", help="As for vmferry migrate.")] = None,
+    verify: VerifyOption = "auto",
+    source_disks: SourceDisksOption = "keep",
+    data_path: DataPathOption = "auto",
     priority: Annotated[int, typer.Option(help="The higher, the earlier its migrations start.")] = 0,
     window: WindowOption = None,
     time_zone: ZoneOption = "UTC",
@@ -73,7 +77,9 @@ def drain(
     more = {"to": to, "leave": leave, "accept": accept, "remedies": remedy, "labels": parse_labels(label or [])}
     more["may_shut_off"] = may_shut_off
     values |= {name: value for name, value in more.items() if value}
-    values |= {"priority": priority} if priority else {}
+    chosen = {"priority": (priority, 0), "verify": (verify, "auto"), "source_disks": (source_disks, "keep")}
+    chosen["data_path"] = (data_path, "auto")
+    values |= {name: value for name, (value, default) in chosen.items() if value != default}
     values |= times_of(window, time_zone, not_before, deadline)
     with closing(_client()) as client:
         if back or return_of:

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from tasks.model.errors import InvalidRequest, VmferryError
 from tasks.model.estimate import Estimate
 from tasks.model.frozen import Frozen
-from tasks.model.request import FindingCode, HostName, Label, PolicyName, RemedyName, Times, VmName
+from tasks.model.request import HostName, Passed, VmName
 from tasks.model.run import ErrorInfo
 
 DRAIN_SCHEMA_VERSION = 1
@@ -79,8 +79,8 @@ class Fate(StrEnum):
     """It left the host, or its definition was removed, without this drain."""
 
 
-class DrainRequest(Times):
-    """One host to be emptied; exactly what the caller sent, normalised. Its times are those of each migration."""
+class DrainRequest(Passed):
+    """One host to be emptied; exactly what the caller sent, normalised. What migrations have too is each of its."""
 
     host: HostName
     """Inventory name of the host."""
@@ -98,15 +98,6 @@ class DrainRequest(Times):
     may_shut_off: list[VmName] = Field(default_factory=list, max_length=1000)
     """VMs, by name or UUID, that are asked to shut down and moved offline when they cannot be moved live; they are
     started again where they are then. No other VM is ever shut down."""
-    policy: PolicyName = "default"
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
-    """Of all its migrations."""
-    accept: list[FindingCode] = Field(default_factory=list, max_length=32)
-    """As for each migration."""
-    remedies: list[RemedyName] = Field(default_factory=list, max_length=32)
-    """As for each migration."""
-    labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
-    """Free text, returned in the record and in those of its migrations."""
 
     def fingerprint(self) -> str:
         """SHA-256 over the normalised request."""

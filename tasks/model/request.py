@@ -95,14 +95,38 @@ class Times(BaseModel):
         """Whether anything limits when it may start."""
         return bool(self.window) or self.not_before is not None or self.deadline is not None
 
+
+class Passed(Times):
+    """What a drain and each of its migrations have in common."""
+
+    accept: list[FindingCode] = Field(default_factory=list, max_length=32)
+    """Codes of findings that shall not stand in the way: warnings, and those blockers that may be accepted."""
+    data_path: Annotated[str, StringConstraints(pattern="^(auto|hosts|worker)$")] = AUTO
+    """How the disks of a VM that is shut off go when they are copied: ``worker``, byte for byte through the worker,
+    which is what ``auto`` does; or ``hosts``: it is started paused, and libvirt mirrors them from host to host."""
+    verify: Annotated[str, StringConstraints(pattern="^(auto|basic|deep)$")] = AUTO
+    """``deep`` reads everything that was copied of a VM which does not run again from the destination and compares it,
+    which is what ``auto`` does; ``basic`` leaves that out, and compares sizes, paths and definitions only."""
+    source_disks: Annotated[str, StringConstraints(pattern="^(keep|delete)$")] = "keep"
+    """What becomes of the files of copied disks on the source when the VM has moved and was verified: ``delete``
+    removes those that are volumes of a pool, and that no other VM and no other image uses."""
+    remedies: list[RemedyName] = Field(default_factory=list, max_length=32)
+    """What vmferry shall do about findings that would stand in the way; a rollback takes it back."""
+    policy: PolicyName = "default"
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """The higher, the earlier it starts when several wait for the same limit."""
+    labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
+    """Free text for the caller's own use, returned in the record."""
+
     @property
-    def times(self) -> dict[str, Any]:
-        """What was said of them, to be passed on."""
-        said = {name: getattr(self, name) for name in Times.model_fields}
-        return {name: value for name, value in said.items() if value != Times.model_fields[name].default}
+    def passed(self) -> dict[str, Any]:
+        """What was said of it, to be passed on."""
+        said = {name: getattr(self, name) for name in Passed.model_fields}
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in Passed.model_fields.items()}
+        return {name: value for name, value in said.items() if value != defaults[name]}
 
 
-class MigrationRequest(Times):
+class MigrationRequest(Passed):
     """One VM to be moved; exactly what the caller sent, normalised, before anything is resolved."""
 
     vm: VmName
@@ -124,24 +148,6 @@ class MigrationRequest(Times):
     """Existing block device of the destination that a disk is written to, by the disk's guest-side name."""
     sizes: dict[DiskName, DiskBytes] = Field(default_factory=dict, max_length=64)
     """Size that a copied disk is grown to at the end, bytes, by its guest-side name; it never shrinks."""
-    accept: list[FindingCode] = Field(default_factory=list, max_length=32)
-    """Codes of findings that shall not stand in the way: warnings, and those blockers that may be accepted."""
-    data_path: Annotated[str, StringConstraints(pattern="^(auto|hosts|worker)$")] = AUTO
-    """How the disks of a VM that is shut off go when they are copied: ``worker``, byte for byte through the worker,
-    which is what ``auto`` does; or ``hosts``: it is started paused, and libvirt mirrors them from host to host."""
-    verify: Annotated[str, StringConstraints(pattern="^(auto|basic|deep)$")] = AUTO
-    """``deep`` reads everything that was copied of a VM which does not run again from the destination and compares it,
-    which is what ``auto`` does; ``basic`` leaves that out, and compares sizes, paths and definitions only."""
-    source_disks: Annotated[str, StringConstraints(pattern="^(keep|delete)$")] = "keep"
-    """What becomes of the files of copied disks on the source when the VM has moved and was verified: ``delete``
-    removes those that are volumes of a pool, and that no other VM and no other image uses."""
-    remedies: list[RemedyName] = Field(default_factory=list, max_length=32)
-    """What vmferry shall do about findings that would stand in the way; a rollback takes it back."""
-    policy: PolicyName = "default"
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
-    """The higher, the earlier it starts when several wait for the same limit."""
-    labels: dict[Label, Label] = Field(default_factory=dict, max_length=32)
-    """Free text for the caller's own use, returned in the record."""
 
     @model_validator(mode="after")
     def _shut_down_to_go_offline(self) -> Self:

@@ -169,8 +169,7 @@ def migration_values(record: DrainRecord, vm: DrainVm) -> dict[str, object]:
     request = record.request
     values: dict[str, object] = {"vm": vm.uuid, "destination": vm.destination, "source": vm.source or request.host}
     values |= {"method": "offline", "shut_down": "allowed"} if vm.shut_down else {}
-    values |= {"policy": request.policy, "labels": dict(request.labels)}
-    values |= {"priority": request.priority} if request.priority else {}
-    values |= {"accept": list(request.accept)} if request.accept else {}
-    values |= {"remedies": list(request.remedies)} if request.remedies else {}
-    return values | request.times
+    passed = request.passed
+    if vm.active and not vm.shut_down:
+        passed.pop("data_path", None)  # one that runs has no choice, and shall not be refused for it
+    return values | passed

@@ -59,10 +59,9 @@ def check_drain(runtime: Runtime, values: dict[str, Any]) -> DrainRequest:
         message = f"there is no other host that the VMs of {request.host} could go to"
         raise InvalidRequest("NO_DESTINATION", message, "add hosts to the inventory, or name others with --to")
     for host in others:  # each is a destination that a migration may be asked to
-        probe = {"vm": "any", "destination": host, "policy": request.policy}
+        probe = {"vm": "any", "destination": host} | request.passed
         probe |= {"source": request.host} if request.returns is None else {}
-        more = {"accept": list(request.accept), "remedies": list(request.remedies), **request.times}
-        check_inventory(runtime, parse_request(probe | more))
+        check_inventory(runtime, parse_request(probe))
     return request
 
 

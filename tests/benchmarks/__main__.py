@@ -24,7 +24,7 @@ from tests.benchmarks.copies import CopyPair, copy_figures, measure_copies
 from tests.benchmarks.draining import MAX_INCOMING, MAX_OUTGOING, Emptied, drain_figures, measure_drains
 from tests.benchmarks.flight import BANDWIDTH_MIB_S, Flight, make_guests, measure_flight, wait_filled
 from tests.benchmarks.guide import FILL_MIB as GUIDE_FILL_MIB
-from tests.benchmarks.guide import LINK_MBIT_S, MEMORY_MIB, Trip, guide_figures, make_guest, measure_trips
+from tests.benchmarks.guide import LINK_MBIT_S, MEMORY_MIB, POLICY, Trip, guide_figures, make_guest, measure_trips
 from tests.benchmarks.incremental import IncrementalTrip, incremental_figures, measure_incremental
 from tests.benchmarks.long_queue import FEW, MANY, measure_queues, queue_figures
 from tests.benchmarks.offline import FileRound, file_figures, measure_files
@@ -190,8 +190,7 @@ def _guide(lab: Lab, runs: int) -> list[Trip]:
     console.print(f"the guide's experiment, {runs} times: {words}")
     with ExitStack() as stack:
         guest = make_guest(lab, "alpha", stack)
-        # What the default begins with for guests that KVM runs; emulated ones have to be asked.
-        rig = stack.enter_context(running_rig(lab, "tcp", policies={"default": {"max_downtime_ms": 25}}))
+        rig = stack.enter_context(running_rig(lab, "tcp", policies={"default": POLICY}))
         for name in ("alpha", "beta"):
             stack.enter_context(link_shaped(lab.host(name), LINK_MBIT_S))
         return list(measure_trips(rig, guest, ("alpha", "beta"), runs))

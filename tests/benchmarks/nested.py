@@ -24,6 +24,7 @@ from tests.benchmarks.guide import (
     FILL_MIB,
     LINK_MBIT_S,
     MEMORY_MIB,
+    POLICY,
     Trip,
     guide_figures,
     make_guest,
@@ -79,7 +80,8 @@ def _measure(lab: NestedLab, runs: int) -> list[Trip]:
     with ExitStack() as stack:
         guest = make_guest(lab, "one", stack)
         patient: dict[str, Any] = {"lease_s": 60.0, "connect_timeout_s": 60.0, "unreachable_timeout_s": 120.0}
-        rig = stack.enter_context(running_rig(lab, "ssh", **patient))
+        policies = {"default": {"bandwidth_mib_s": POLICY["bandwidth_mib_s"]}}
+        rig = stack.enter_context(running_rig(lab, "ssh", policies=policies, **patient))
         stack.enter_context(links_shaped(lab, LINK_MBIT_S))
         trips = []
         for trip in measure_trips(rig, guest, ("one", "two"), runs):
