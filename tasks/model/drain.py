@@ -15,11 +15,8 @@ from tasks.model.frozen import Frozen
 from tasks.model.request import HostName, Passed, VmName
 from tasks.model.run import ErrorInfo
 
-DRAIN_SCHEMA_VERSION = 1
-MAX_ID = 48
-"""Ids of a drain's migrations are longer than its own, and have 64 characters at most."""
-
 DrainId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
+"""Ids of a drain's migrations are longer than its own, and have 64 characters at most."""
 
 
 class DrainState(StrEnum):

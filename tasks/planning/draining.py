@@ -9,6 +9,7 @@ from tasks.model.cordon import Cordon
 from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainRequest, DrainVm, Fate
 from tasks.model.host import HostFacts, Pool
+from tasks.model.request import MigrationRequest
 from tasks.model.run import RunRecord, State
 from tasks.planning.groups import NO_GROUPS, Membership, homes_at, rivals_at
 from tasks.planning.placement import Guest, Site
@@ -173,3 +174,10 @@ def migration_values(record: DrainRecord, vm: DrainVm) -> dict[str, object]:
     if vm.active and not vm.shut_down:
         passed.pop("data_path", None)  # one that runs has no choice, and shall not be refused for it
     return values | passed
+
+
+def expected_run(request: MigrationRequest, vm: DrainVm) -> RunRecord:
+    """The record of a migration that nobody has asked for yet, for whoever counts what it would take."""
+    source, destination = request.source, request.destination
+    said = {"vm": vm.name, "uuid": vm.uuid, "source": source, "destination": destination}
+    return RunRecord(id="expected", request=request, fingerprint="", **said)

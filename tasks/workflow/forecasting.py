@@ -10,8 +10,7 @@ from tasks.model.errors import StoreUnavailable
 from tasks.model.estimate import Estimate
 from tasks.model.plan import Plan
 from tasks.model.request import MigrationRequest, parse_request
-from tasks.model.run import RunRecord
-from tasks.planning.draining import migration_values
+from tasks.planning.draining import expected_run, migration_values
 from tasks.planning.forecast import Forecast, Move, forecast
 from tasks.planning.windows import Schedule
 from tasks.steps.survey import survey
@@ -65,16 +64,7 @@ def with_forecast(runtime: Runtime, record: DrainRecord) -> DrainRecord:
 
 
 def _tokens(runtime: Runtime, request: MigrationRequest, vm: DrainVm) -> dict[str, int]:
-    run = RunRecord(
-        id="expected",
-        request=request,
-        fingerprint="",
-        vm=vm.name,
-        uuid=vm.uuid,
-        source=request.source,
-        destination=request.destination,
-    )
-    return dict(limits_of(runtime.settings, run).tokens)
+    return dict(limits_of(runtime.settings, expected_run(request, vm)).tokens)
 
 
 def _expected(vm: DrainVm, estimate: Estimate | None, found: Forecast) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainRequest, DrainVm, Fate
@@ -21,6 +22,7 @@ from tasks.planning.draining import (
     Needs,
     Reserve,
     closed_site,
+    expected_run,
     guest_of,
     is_lifted,
     may_be_shut_off,
@@ -146,15 +148,7 @@ def _expected(runtime: Runtime, record: DrainRecord) -> list[RunRecord]:
         for vm in other.vms if other is not None else ():
             if vm.fate is Fate.WAITING and vm.destination:
                 request = parse_request({"vm": vm.uuid, "destination": vm.destination, "source": vm.source or host})
-                runs[f"{drain_id}/{vm.uuid}"] = RunRecord(
-                    id="expected",
-                    request=request,
-                    fingerprint="",
-                    vm=vm.name,
-                    uuid=vm.uuid,
-                    source=request.source,
-                    destination=vm.destination,
-                )
+                runs[f"{drain_id}/{vm.uuid}"] = expected_run(request, vm)
     return list(runs.values())
 
 
@@ -211,14 +205,14 @@ def _agree(
     search: _Search,
 ) -> Placement:
     """Places for all together, until preflight has nothing against them."""
-    at, agreed = {view.uuid: view.host for view in moving}, search.agreed
+    views, agreed = {view.uuid: view for view in moving}, search.agreed
     placement = place(_guests(moving, search.needs, fleet), sites)
     for _ in range(4 * len(sites) + 4):
         asked = [(uuid, host) for uuid, host in placement.hosts.items() if (uuid, host) not in agreed]
         if not asked:
             break
         for uuid, host in asked:
-            plan = _preflight(runtime, record, uuid, at[uuid], host, shut_down=uuid in search.not_live)
+            plan = _preflight(runtime, record, views[uuid], host, shut_down=uuid in search.not_live)
             agreed[uuid, host] = plan.allowed
             if plan.outlook is not None:
                 search.sizes[uuid, host] = plan.outlook.memory_bytes + plan.outlook.disk_bytes
@@ -232,9 +226,9 @@ def _guests(moving: Sequence[DomainView], needs: Mapping[str, Needs], fleet: Fle
     return [guest_of(view, needs[view.uuid], fleet.groups.get(view.uuid, NO_GROUPS)) for view in moving]
 
 
-def _preflight(runtime: Runtime, record: DrainRecord, uuid: str, source: str, host: str, *, shut_down: bool) -> Plan:
-    vm = DrainVm(uuid=uuid, name="", active=True, memory_kib=0, fate=Fate.WAITING, source=source, destination=host)
-    request = parse_request(migration_values(record, vm.model_copy(update={"shut_down": shut_down})))
+def _preflight(runtime: Runtime, record: DrainRecord, view: DomainView, host: str, *, shut_down: bool) -> Plan:
+    vm = _known(view).model_copy(update={"fate": Fate.WAITING, "destination": host, "shut_down": shut_down})
+    request = parse_request(migration_values(record, vm))
     cordon = runtime.cordons.find(host)
     counts = cordon is not None and not is_lifted(record.request, cordon)
     post_copy = runtime.settings.policy(request.policy).asks_for_post_copy
@@ -255,17 +249,23 @@ def _learnt(needs: Needs, host: str, plan: Plan) -> Needs:
 
 
 def _fate(view: DomainView, left_alone: str, placement: Placement, search: _Search) -> DrainVm:
-    shared = {"uuid": view.uuid, "name": view.name, "active": view.active, "memory_kib": view.memory_kib}
-    shared["source"] = view.host
+    vm = _known(view)
     if left_alone:
-        return DrainVm(fate=Fate.STAYS, reason=left_alone, **shared)
+        return vm.model_copy(update={"reason": left_alone})
     choice = next(choice for choice in placement.choices if choice.uuid == view.uuid)
-    shared["others"] = dict(choice.others)
-    if choice.host is None or not search.has_place(view.uuid, placement):
-        return DrainVm(fate=Fate.STAYS, reason=choice.reason, **shared)
-    shared |= {"fate": Fate.WAITING, "destination": choice.host, "reason": choice.reason}
-    if why := search.not_live.get(view.uuid):
-        reason = f"{choice.reason}; it is shut down for it, since it cannot move live: {why}"
-        shared |= {"shut_down": True, "reason": reason}
-    shared["expected_bytes"] = search.sizes.get((view.uuid, choice.host), 0)
-    return DrainVm(**shared)
+    found: dict[str, Any] = {"reason": choice.reason, "others": dict(choice.others)}
+    if choice.host is not None and search.has_place(view.uuid, placement):
+        size_bytes = search.sizes.get((view.uuid, choice.host), 0)
+        found |= {"fate": Fate.WAITING, "destination": choice.host, "expected_bytes": size_bytes}
+        if why := search.not_live.get(view.uuid):
+            reason = f"{choice.reason}; it is shut down for it, since it cannot move live: {why}"
+            found |= {"shut_down": True, "reason": reason}
+    return vm.model_copy(update=found)
+
+
+def _known(view: DomainView) -> DrainVm:
+    """A VM as it is on its host, before it has a place."""
+    memory_kib, source = view.memory_kib, view.host
+    return DrainVm(
+        uuid=view.uuid, name=view.name, active=view.active, memory_kib=memory_kib, fate=Fate.STAYS, source=source
+    )
