@@ -27,8 +27,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsS
 from config.recurring import RecurringDrainSettings, RecurringName
 from config.section import Section
 from config.shared import LinkSettings, PoolPlace, PoolSettings
+from tasks.model.drain import DrainState
 from tasks.model.errors import ConfigurationError
 from tasks.model.request import HostName, PolicyName, VmName
+from tasks.model.run import State
 
 CONFIG_VARIABLE = "VMFERRY_CONFIG"
 DEFAULT_PATHS = (Path("vmferry.toml"), Path("/etc/vmferry/vmferry.toml"))
@@ -110,11 +112,19 @@ class WebhookSettings(Section):
     )
     """Events of these kinds only."""
     states: list[str] = Field(default_factory=list)
-    """Only changes to these states; all when empty."""
+    """Only changes to these states, of migrations or drains; all when empty."""
     timeout_s: float = Field(10.0, gt=0, le=60)
     """How long the other side may take, seconds."""
     give_up_s: float = Field(86_400.0, gt=0)
     """An event that cannot be delivered is tried again until it is so old, seconds."""
+
+    @field_validator("states")
+    @classmethod
+    def _known_states(cls, states: list[str]) -> list[str]:
+        known = {*map(str, State), *map(str, DrainState)}
+        if unknown := sorted(set(states) - known):
+            raise ValueError(f"{', '.join(unknown)}: no state of a migration or a drain: {', '.join(sorted(known))}")
+        return states
 
 
 class GroupSettings(Section):

@@ -29,6 +29,7 @@ from tasks.model.request import parse_id
 from tasks.model.run import RunRecord
 from tasks.model.webhook import Delivery, Undelivered
 from tasks.parallel import gather
+from tasks.planning.draining import by_hand
 from tasks.store.events import BEGINNING
 from tasks.wiring import build_runtime
 from tasks.workflow import (
@@ -238,7 +239,7 @@ class Client:
         """
         self._check_host(host)
         try:
-            return self._runtime.cordons.put(host, reason)
+            return self._runtime.cordons.put(host, by_hand(self._runtime.cordons.find(host), reason))
         except ValidationError:
             raise InvalidRequest("INVALID_REQUEST", "the reason is too long", "255 characters at most") from None
 

@@ -117,7 +117,7 @@ def may_be_shut_off(request: DrainRequest, view: DomainView) -> bool:
 
 def refreshed(vm: DrainVm, run: RunRecord | None, still_there: bool) -> DrainVm:
     """The VM's fate as its migration's record, or the host, tells it."""
-    if vm.fate is Fate.MOVING and run is not None and run.is_terminal:
+    if vm.fate in (Fate.MOVING, Fate.FAILED) and run is not None and run.is_terminal:
         if run.state is State.SUCCEEDED:
             return vm.model_copy(update={"fate": Fate.MOVED})
         reason = f"{run.state}: {run.error.message}" if run.error else str(run.state)
@@ -139,6 +139,12 @@ def cordon_reason(drain_id: str) -> str:
     return f"drain {drain_id}"
 
 
+def by_hand(known: Cordon | None, reason: str) -> str:
+    """The reason of a cordon that a person puts: never the one by which a drain knows its own, and lifts it."""
+    ours = known is not None and known.reason.startswith(cordon_reason(""))
+    return f"by hand, during {known.reason}" if ours and known is not None and not reason else reason
+
+
 def is_lifted(request: DrainRequest, cordon: Cordon) -> bool:
     """Whether a cordon goes when the drain begins: the one of the drain whose VMs come back."""
     return request.returns is not None and cordon.reason == cordon_reason(request.returns)
@@ -152,17 +158,30 @@ def what_is_missing(vms: Iterable[DrainVm]) -> tuple[str, ...]:
 
 
 def what_is_left(
-    host: str, views: Sequence[DomainView], pools: Sequence[Pool], runs: Iterable[RunRecord]
+    host: str,
+    views: Sequence[DomainView],
+    pools: Sequence[Pool],
+    runs: Iterable[RunRecord],
+    vms: Iterable[DrainVm] = (),
 ) -> tuple[str, ...]:
-    """What a reboot of the host would hurt, each in words."""
+    """What a reboot of the host would hurt, and what the drain has left in a state that somebody must look at, each in
+    words. ``vms`` are the drain's own."""
     left = [f"{view.name} is {view.state.value}" for view in views if view.active]
     left += [
         f"{view.name} is shut off and would be started at boot" for view in views if not view.active and view.autostart
     ]
     left += [f"pool {pool.name} is left of a migration" for pool in pools if pool.name.startswith(OBJECT_PREFIXES)]
-    under_way = [run for run in runs if not run.is_terminal and host in (run.source, run.destination)]
-    left += [f"migration {run.id} of {run.vm} is {run.state}" for run in under_way]
+    unsettled = [run for run in runs if is_unsettled(run) and host in (run.source, run.destination)]
+    left += [f"migration {run.id} of {run.vm} is {run.state}" for run in unsettled]
+    ran = {vm.uuid for vm in vms if vm.active and vm.fate is Fate.FAILED}
+    off = [view for view in views if not view.active and not view.autostart and view.uuid in ran]
+    left += [f"{view.name} ran, did not move, and is shut off" for view in off]
     return tuple(left)
+
+
+def is_unsettled(run: RunRecord) -> bool:
+    """Whether it is under way, or waits for a person."""
+    return not run.is_terminal or run.state is State.NEEDS_ATTENTION
 
 
 def migration_values(record: DrainRecord, vm: DrainVm) -> dict[str, object]:

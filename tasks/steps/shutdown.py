@@ -17,6 +17,7 @@ from tasks.model.run import JournalEntry
 from tasks.planning.outcome import Outcome, describe, is_ours
 from tasks.steps.run import StepRun
 from tasks.steps.survey import decisions, survey
+from tasks.steps.verdict import Waits
 
 LOOK_S = 0.5
 ASK_AGAIN_S = 10.0
@@ -140,8 +141,11 @@ def settle_outcome(run: StepRun, outcome: Outcome) -> Outcome:
 def undo_shut_down(run: StepRun, entry: JournalEntry) -> None:
     """It ran when it was asked, and runs again.
 
+    What a guest was asked cannot be taken back: for as long as it was given it may still go off, and would stay so.
+
     Raises:
         OperatorMustFix: ``VM_STARTED``: it is active on the destination.
+        Waits: it still runs, and may still shut down.
     """
     destination = run.hypervisor.find_domain(run.destination, run.uuid)
     if destination is not None and destination.active:
@@ -150,6 +154,8 @@ def undo_shut_down(run: StepRun, entry: JournalEntry) -> None:
     source = run.hypervisor.find_domain(entry.host, run.uuid)
     if source is not None and not source.active:
         run.hypervisor.start(entry.host, run.uuid)
+    elif source is not None and run.store.now() < entry.at + run.policy.shut_down_timeout_s:
+        raise Waits("its guest was asked to shut down before, and is started again if it does")
 
 
 def _retry(run: StepRun) -> str:

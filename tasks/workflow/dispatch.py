@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from config.logging import log_context
@@ -90,6 +91,8 @@ def dispatch(runtime: Runtime, *, thorough: bool = True) -> int:
                 whys |= {lane_of(located): why} if why else {}
         except StaleOwner:
             pass  # somebody else dealt with it meanwhile
+        except InvalidRequest as error:  # it came from where other zones or hosts are known
+            _refuse(runtime, record, error)
         heapq.heappush(heads, (line.score, key, line))
     runtime.queue.note_whys(whys)
     runtime.queue.note_awaited({token for token in closed.tokens if token.startswith("pool:")})
@@ -155,8 +158,18 @@ def _refuse_misfits(runtime: Runtime, record: RunRecord | None, line: _Line) -> 
                 lanes.add(lane_of(located))
         except StaleOwner:
             pass
+        except InvalidRequest as error:
+            _refuse(runtime, record, error)
         record = line.next()
     return lanes
+
+
+def _refuse(runtime: Runtime, record: RunRecord, error: InvalidRequest) -> None:
+    """One that cannot be meant must not keep the others from their turn."""
+    why = ErrorInfo(code=error.code, message=error.message, hint=error.hint)
+    with suppress(StaleOwner):  # else somebody else dealt with it meanwhile
+        for queued in runtime.store.queued_among([record.id]):
+            settle(runtime, queued, State.REFUSED, why)
 
 
 def _locate(runtime: Runtime, record: RunRecord) -> RunRecord | None:
@@ -168,7 +181,7 @@ def _locate(runtime: Runtime, record: RunRecord) -> RunRecord | None:
             look_everywhere(runtime.hypervisor, runtime.hosts, record.request.vm), record.vm, record.request.source
         )
     except InvalidRequest as error:
-        settle(runtime, record, State.REFUSED, ErrorInfo(code=error.code, message=error.message, hint=error.hint))
+        _refuse(runtime, record, error)
         return None
     memory = view.memory_kib * 1024 if view.active else 0
     found = {"vm": view.name, "uuid": view.uuid, "source": view.host}

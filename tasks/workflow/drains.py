@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from tasks.model.domain import DomainView
-from tasks.model.drain import DRAIN_TRANSITIONS, DrainRecord, DrainRequest, DrainState, Fate, parse_drain
-from tasks.model.errors import HypervisorError, InvalidRequest, StaleOwner
+from tasks.model.drain import DRAIN_TRANSITIONS, DrainRecord, DrainRequest, DrainState, DrainVm, Fate, parse_drain
+from tasks.model.errors import InvalidRequest, StaleOwner, StoreUnavailable, VmferryError
 from tasks.model.request import parse_request
-from tasks.model.run import ErrorInfo
+from tasks.model.run import ErrorInfo, RunRecord, State
 from tasks.planning.draining import may_take, migration_values, refreshed
-from tasks.workflow.errands import errand_of, lift_cordon
+from tasks.workflow.errands import errand_of, lift_cordon, run_of
 from tasks.workflow.forecasting import with_forecast
 from tasks.workflow.operations import cancel as cancel_migration
 from tasks.workflow.operations import check_inventory, submit
@@ -26,6 +27,7 @@ from tasks.workflow.turns import turn
 
 log = logging.getLogger(__name__)
 
+NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 DRAINS_LOOKED_AT = 1000
 """How many of the newest drains are looked at for the last one of a host."""
 
@@ -85,15 +87,22 @@ def last_drain_of(runtime: Runtime, host: str) -> DrainRecord:
         InvalidRequest: ``NOTHING_TO_RETURN``.
     """
     for record in runtime.drains.newest(DRAINS_LOOKED_AT):
-        if record.request.host == host and record.request.returns is None and taken_away(record):
+        if record.request.host == host and record.request.returns is None and taken_away(runtime, record):
             return record
     message = f"no drain of {host} is known that moved a VM"
     raise InvalidRequest("NOTHING_TO_RETURN", message, "vmferry drains shows those that there were")
 
 
-def taken_away(record: DrainRecord) -> dict[str, str]:
-    """UUID -> name of the VMs that a drain has moved."""
-    return {vm.uuid: vm.name for vm in record.vms if vm.fate is Fate.MOVED}
+def taken_away(runtime: Runtime, record: DrainRecord) -> dict[str, str]:
+    """UUID -> name of the VMs that a drain has moved, also by migrations that were tried again after its end."""
+    return {vm.uuid: vm.name for vm in record.vms if _was_moved(runtime, record, vm)}
+
+
+def _was_moved(runtime: Runtime, record: DrainRecord, vm: DrainVm) -> bool:
+    if vm.fate not in (Fate.FAILED, Fate.GONE):
+        return vm.fate is Fate.MOVED
+    run = run_of(runtime, record, vm)
+    return run is not None and run.state is State.SUCCEEDED
 
 
 def _wanted(runtime: Runtime, request: DrainRequest) -> dict[str, str]:
@@ -112,7 +121,7 @@ def _wanted(runtime: Runtime, request: DrainRequest) -> dict[str, str]:
     if earlier.request.host != request.host:
         message = f"drain {earlier.id} emptied {earlier.request.host}, not {request.host}"
         raise InvalidRequest("OTHER_HOST", message, f"vmferry drain {earlier.request.host} --return-of {earlier.id}")
-    wanted = taken_away(earlier) if earlier.request.returns is None else {}
+    wanted = taken_away(runtime, earlier) if earlier.request.returns is None else {}
     if not wanted:
         message = f"drain {earlier.id} has moved no VM away from {request.host}"
         raise InvalidRequest("NOTHING_TO_RETURN", message, f"vmferry show {earlier.id}")
@@ -138,17 +147,26 @@ def cancel_drain(runtime: Runtime, drain_id: str) -> DrainRecord:
 def retry_drain(runtime: Runtime, drain_id: str) -> DrainRecord:
     """Look at the host again, and try what did not move. Raises ``InvalidRequest`` (``NOT_RETRYABLE``)."""
     over = (state for state, after in DRAIN_TRANSITIONS.items() if after == {DrainState.PLANNING})
-    return _change(runtime, drain_id, dict.fromkeys(over, DrainState.PLANNING), "NOT_RETRYABLE")
+    record, more = runtime.drains.load(drain_id), {}
+    if record.is_ended and record.request.returns is not None and not record.wanted:
+        more["wanted"] = _wanted(runtime, record.request)  # a recurring one that could not begin has never asked
+    return _change(runtime, drain_id, dict.fromkeys(over, DrainState.PLANNING), "NOT_RETRYABLE", more)
 
 
-def _change(runtime: Runtime, drain_id: str, allowed: Mapping[DrainState, DrainState], code: str) -> DrainRecord:
+def _change(
+    runtime: Runtime,
+    drain_id: str,
+    allowed: Mapping[DrainState, DrainState],
+    code: str,
+    more: Mapping[str, Any] = NOTHING_MORE,
+) -> DrainRecord:
     for _ in range(10):
         record = runtime.drains.load(drain_id)
         if record.state in allowed.values() and record.state not in allowed:
             return record  # asked twice
         if record.state not in allowed:
             raise InvalidRequest(code, f"drain {drain_id} is {record.state}", f"vmferry show {drain_id}")
-        changes: dict[str, Any] = {"state": allowed[record.state], "waiting_for": None}
+        changes: dict[str, Any] = {"state": allowed[record.state], "waiting_for": None, **more}
         if record.is_ended:
             changes |= {"round": record.round + 1, "finished_at": None, "error": None, "left": ()}
         try:
@@ -181,9 +199,14 @@ def _advance(runtime: Runtime, drain_id: str) -> None:
         _MOVES[record.state](runtime, record)
     except StaleOwner:
         log.info("drain %s was changed by somebody else meanwhile", drain_id)
-    except HypervisorError as error:
+    except StoreUnavailable:
+        raise
+    except VmferryError as error:
         log.warning("drain %s: %s", drain_id, error.message)
         _note(runtime, drain_id, error.message)
+    except Exception:  # one drain must not keep the others from being looked at
+        log.exception("drain %s", drain_id)
+        _note(runtime, drain_id, "something went wrong that the control worker's log tells")
 
 
 def _note(runtime: Runtime, drain_id: str, why: str) -> None:
@@ -227,14 +250,45 @@ def _run(runtime: Runtime, record: DrainRecord) -> None:
     if any(vm.fate is Fate.WAITING for vm in record.vms):
         # Written down before it is asked for: whoever looks next asks again, under the same ids.
         record = runtime.drains.commit(record, _numbered(record))
+    record = _ask_for_migrations(runtime, record)
+    if any(vm.fate is Fate.MOVING for vm in record.vms):
+        return
+    record = _second_look(runtime, record, views)
+    if any(vm.fate is Fate.WAITING for vm in record.vms):
+        return
+    ending = errand_of(record).end(runtime, record)
+    if isinstance(ending, str):
+        _note(runtime, record.id, ending)
+    else:
+        _end(runtime, record, ending[0], left=ending[1])
+
+
+def _ask_for_migrations(runtime: Runtime, record: DrainRecord) -> DrainRecord:
+    """Of each VM that shall move and has none; one that cannot be asked for does not keep the others back."""
+    refused = {}
     for vm in sorted(record.vms, key=lambda vm: -vm.memory_kib):  # what takes longest begins first
-        if vm.fate is Fate.MOVING and runtime.store.find(vm.migration) is None:
+        if vm.fate is Fate.MOVING and run_of(runtime, record, vm) is None:
             values = migration_values(record, vm)
-            submit(runtime, values, vm.migration, drain=record.id, expected_bytes=vm.expected_bytes)
-    if not any(vm.fate is Fate.MOVING for vm in record.vms):
-        ending = errand_of(record).end(runtime, record)
-        if ending is not None:  # else somebody joins at the next look
-            _end(runtime, record, ending[0], left=ending[1])
+            try:
+                submit(runtime, values, vm.migration, drain=record.id, expected_bytes=vm.expected_bytes)
+            except InvalidRequest as error:
+                refused[vm.uuid] = {"fate": Fate.FAILED, "reason": f"{error.code}: {error.message}"}
+    if not refused:
+        return record
+    vms = tuple(vm.model_copy(update=refused.get(vm.uuid)) for vm in record.vms)
+    return runtime.drains.commit(record, record.model_copy(update={"vms": vms}))
+
+
+def _second_look(runtime: Runtime, record: DrainRecord, views: Sequence[DomainView]) -> DrainRecord:
+    """What kept a VM where it is may have passed when all others have gone: a backup that ran, a host that was full."""
+    stays = {vm.uuid for vm in record.vms if vm.fate is Fate.STAYS}
+    again = [view for view in views if view.uuid in stays]
+    fleet = look_at_fleet(runtime, record) if again else None
+    if fleet is None or all(fleet.why_left_alone(record.request, view) for view in again):
+        return record
+    found = {vm.uuid: vm for vm in find_places(runtime, record, fleet, again)}
+    vms = tuple(found.get(vm.uuid, vm) for vm in record.vms)
+    return record if vms == record.vms else runtime.drains.commit(record, record.model_copy(update={"vms": vms}))
 
 
 def _numbered(record: DrainRecord) -> DrainRecord:
@@ -254,14 +308,18 @@ def _pause(runtime: Runtime, record: DrainRecord) -> None:
 
 def _cancel(runtime: Runtime, record: DrainRecord) -> None:
     for vm in record.vms:
-        run = runtime.store.find(vm.migration) if vm.fate is Fate.MOVING else None
+        run = run_of(runtime, record, vm) if vm.fate is Fate.MOVING else None
         if run is not None and not run.is_terminal:
             try:
                 cancel_migration(runtime, vm.migration)
             except InvalidRequest as error:  # too late: it arrives
                 log.info("%s of drain %s: %s", vm.migration, record.id, error.message)
-    record, _ = _refresh(runtime, record)
-    if not any(vm.fate is Fate.MOVING and runtime.store.find(vm.migration) is not None for vm in record.vms):
+    # By the records alone: a host that is dead must not keep a drain from being cancelled.
+    runs = _runs(runtime, record)
+    vms = tuple(refreshed(vm, runs.get(vm.uuid), True) for vm in record.vms)
+    if vms != record.vms:
+        record = runtime.drains.commit(record, record.model_copy(update={"vms": vms}))
+    if not any(vm.fate is Fate.MOVING and run_of(runtime, record, vm) is not None for vm in record.vms):
         _end(runtime, record, DrainState.CANCELLED)
 
 
@@ -278,13 +336,18 @@ def _refresh(runtime: Runtime, record: DrainRecord) -> tuple[DrainRecord, Sequen
 
     Records first: a VM whose migration has succeeded is not on the host when that is looked at afterwards.
     """
-    runs = {vm.uuid: runtime.store.find(vm.migration) for vm in record.vms if vm.fate is Fate.MOVING}
-    views = errand_of(record).still_there(runtime, record)
-    there = {view.uuid for view in views}
-    vms = tuple(refreshed(vm, runs.get(vm.uuid), vm.uuid in there) for vm in record.vms)
+    runs = _runs(runtime, record)
+    views, gone = errand_of(record).look(runtime, record)
+    vms = tuple(refreshed(vm, runs.get(vm.uuid), vm.uuid not in gone) for vm in record.vms)
     if vms == record.vms and record.waiting_for is None:
         return record, views
     return runtime.drains.commit(record, record.model_copy(update={"vms": vms, "waiting_for": None})), views
+
+
+def _runs(runtime: Runtime, record: DrainRecord) -> dict[str, RunRecord | None]:
+    """The migrations of VMs that have one; one that failed may have been tried again."""
+    asked = [vm for vm in record.vms if vm.fate in (Fate.MOVING, Fate.FAILED)]
+    return {vm.uuid: run_of(runtime, record, vm) for vm in asked}
 
 
 def _end(
@@ -295,8 +358,9 @@ def _end(
     left: tuple[str, ...] = (),
     error: ErrorInfo | None = None,
 ) -> None:
+    if state in (DrainState.CANCELLED, DrainState.REFUSED):
+        # First: who dies in between comes here again, while nobody looks at a drain that is over.
+        lift_cordon(runtime, record.request.host, record.id)
     changes = {"state": state, "finished_at": runtime.store.now(), "left": left, "error": error, "waiting_for": None}
     runtime.drains.commit(record, record.model_copy(update=changes))
     log.info("drain %s of %s: %s", record.id, record.request.host, state)
-    if state in (DrainState.CANCELLED, DrainState.REFUSED) and record.cordoned_by_us:
-        lift_cordon(runtime, record.request.host, record.id)

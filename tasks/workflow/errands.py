@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from tasks.model.domain import DomainView
-from tasks.model.drain import DrainRecord, DrainState, Fate
+from tasks.model.drain import DrainRecord, DrainState, DrainVm, Fate
+from tasks.model.errors import HypervisorError
 from tasks.model.run import RunRecord
 from tasks.planning.draining import cordon_reason, what_is_left, what_is_missing
 from tasks.workflow.places import Fleet
@@ -22,14 +24,14 @@ class Errand(Protocol):
     def to_move(self, record: DrainRecord, fleet: Fleet) -> Sequence[DomainView]:
         """The VMs that places are found for."""
 
-    def still_there(self, runtime: Runtime, record: DrainRecord) -> Sequence[DomainView]:
-        """Those that have not left, looked at now."""
+    def look(self, runtime: Runtime, record: DrainRecord) -> tuple[Sequence[DomainView], frozenset[str]]:
+        """The VMs that may still have to move, and the UUIDs of the drain's own that are not where they were."""
 
     def newcomers(self, record: DrainRecord, views: Sequence[DomainView]) -> list[DomainView]:
         """VMs that join."""
 
-    def end(self, runtime: Runtime, record: DrainRecord) -> tuple[DrainState, tuple[str, ...]] | None:
-        """How it ends when nothing is under way any more, and what is left; None when something joins."""
+    def end(self, runtime: Runtime, record: DrainRecord) -> tuple[DrainState, tuple[str, ...]] | str:
+        """How it ends when none of its migrations is under way, and what is left; or why it does not end yet."""
 
 
 def errand_of(record: DrainRecord) -> Errand:
@@ -42,6 +44,12 @@ def lift_cordon(runtime: Runtime, host: str, drain_id: str) -> None:
     cordon = runtime.cordons.find(host)
     if cordon is not None and cordon.reason == cordon_reason(drain_id):
         runtime.cordons.lift(host)
+
+
+def run_of(runtime: Runtime, record: DrainRecord, vm: DrainVm) -> RunRecord | None:
+    """The VM's migration; not one that somebody else has asked for under its id."""
+    run = runtime.store.find(vm.migration) if vm.migration else None
+    return run if run is not None and run.drain == record.id else None
 
 
 class _Emptying:
@@ -58,21 +66,30 @@ class _Emptying:
     def to_move(self, record: DrainRecord, fleet: Fleet) -> Sequence[DomainView]:
         return fleet.of(record.request.host)
 
-    def still_there(self, runtime: Runtime, record: DrainRecord) -> Sequence[DomainView]:
-        return list(runtime.hypervisor.list_domains(record.request.host))
+    def look(self, runtime: Runtime, record: DrainRecord) -> tuple[Sequence[DomainView], frozenset[str]]:
+        views = list(runtime.hypervisor.list_domains(record.request.host))
+        return views, frozenset(vm.uuid for vm in record.vms) - {view.uuid for view in views}
 
     def newcomers(self, record: DrainRecord, views: Sequence[DomainView]) -> list[DomainView]:
         """One that has moved away and is back is one of them."""
         known = {vm.uuid for vm in record.vms if vm.fate not in (Fate.MOVED, Fate.GONE)}
         return [view for view in views if view.uuid not in known]
 
-    def end(self, runtime: Runtime, record: DrainRecord) -> tuple[DrainState, tuple[str, ...]] | None:
-        """The host is looked at once more: what counts is what is there, not what was done."""
+    def end(self, runtime: Runtime, record: DrainRecord) -> tuple[DrainState, tuple[str, ...]] | str:
+        """The host is looked at once more: what counts is what is there, not what was done.
+
+        Records first: a VM whose migration settles meanwhile is seen on the host, or is not there.
+        """
         host = record.request.host
+        active = [run for run in runtime.store.active() if host in (run.source, run.destination)]
+        if active:
+            return f"migration {active[0].id} of {active[0].vm} is {active[0].state}"
+        own = [run for vm in record.vms if vm.fate is Fate.FAILED and (run := run_of(runtime, record, vm))]
+        waiting = _waiting(runtime, host)
         views, pools = runtime.hypervisor.list_domains(host), runtime.hypervisor.list_pools(host)
-        if self.newcomers(record, views):
-            return None
-        left = what_is_left(host, views, pools, (*runtime.store.active(), *_waiting(runtime, host)))
+        if joins := self.newcomers(record, views):
+            return f"{joins[0].name} joins"
+        left = what_is_left(host, views, pools, (*own, *waiting), record.vms)
         return (DrainState.PARTIAL if left else DrainState.EMPTY), left
 
 
@@ -94,18 +111,27 @@ class _Returning:
                 found[view.uuid] = view
         return [view for view in found.values() if view.host != record.request.host]
 
-    def still_there(self, runtime: Runtime, record: DrainRecord) -> Sequence[DomainView]:
-        at = {vm.uuid: vm.source for vm in record.vms if vm.source}
-        hosts = sorted({vm.source for vm in record.vms if vm.source and vm.fate is not Fate.MOVED})
-        views = [view for host in hosts for view in runtime.hypervisor.list_domains(host)]
-        return [view for view in views if at.get(view.uuid) == view.host]
+    def look(self, runtime: Runtime, record: DrainRecord) -> tuple[Sequence[DomainView], frozenset[str]]:
+        """Only those that wait are looked for; one whose host does not answer is taken to be there."""
+        waiting = {vm.uuid: vm.source for vm in record.vms if vm.fate in (Fate.WAITING, Fate.STAYS) and vm.source}
+        views: list[DomainView] = []
+        answered = set()
+        for host in sorted(set(waiting.values())):
+            with suppress(HypervisorError):
+                views += runtime.hypervisor.list_domains(host)
+                answered.add(host)
+        there = [view for view in views if waiting.get(view.uuid) == view.host]
+        seen = {view.uuid for view in there}
+        return there, frozenset(uuid for uuid, host in waiting.items() if host in answered and uuid not in seen)
 
     def newcomers(self, record: DrainRecord, views: Sequence[DomainView]) -> list[DomainView]:  # noqa: ARG002
         return []
 
-    def end(self, runtime: Runtime, record: DrainRecord) -> tuple[DrainState, tuple[str, ...]] | None:
-        """Looked at once more as well: back is who is there."""
-        there = {view.uuid for view in runtime.hypervisor.list_domains(record.request.host)}
+    def end(self, runtime: Runtime, record: DrainRecord) -> tuple[DrainState, tuple[str, ...]] | str:
+        """Looked at once more as well: back is who is there; the definition alone of one that runs elsewhere is not."""
+        ran = {vm.uuid for vm in record.vms if vm.active and vm.fate is not Fate.MOVED}
+        views = runtime.hypervisor.list_domains(record.request.host)
+        there = {view.uuid for view in views if view.active or view.uuid not in ran}
         left = what_is_missing(vm for vm in record.vms if vm.uuid not in there)
         known = {vm.uuid for vm in record.vms} | there
         left += tuple(f"{name} is on no host that answers" for uuid, name in record.wanted.items() if uuid not in known)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainRequest, DrainVm, Fate
-from tasks.model.errors import HypervisorError, OperatorMustFix
+from tasks.model.errors import HostUnreachable, HypervisorError, InvalidRequest, OperatorMustFix, RetryLater
 from tasks.model.finding import Severity
 from tasks.model.host import HostFacts
 from tasks.model.plan import Plan
@@ -95,13 +95,15 @@ def look_at_fleet(runtime: Runtime, record: DrainRecord) -> Fleet:
         own = {view.uuid: membership_of(view, rules, said[view.uuid]) for view in views if view.active}
         return _Seen(facts, views, own)
 
-    answers = gather({name: partial(look, name) for name in runtime.hosts}, at_once=AT_ONCE, timeout_s=PATIENCE_S)
+    order = sorted(runtime.hosts, key=lambda name: name != host)  # others that hang must not keep it from being asked
+    answers = gather({name: partial(look, name) for name in order}, at_once=AT_ONCE, timeout_s=PATIENCE_S)
     seen = {name: answer for name, answer in answers.items() if isinstance(answer, _Seen)}
     silent = {name: answer.message for name, answer in answers.items() if isinstance(answer, HypervisorError)}
     silent |= {name: f"{name} does not answer" for name in runtime.hosts if name not in answers}
-    mine = answers.get(host)
-    if isinstance(mine, HypervisorError):
-        raise mine
+    if host not in seen:
+        mine = answers.get(host)
+        hint = f"it is asked again; vmferry doctor --to {host} looks at its libvirt daemon"
+        raise mine if isinstance(mine, HypervisorError) else HostUnreachable("HOST_SILENT", silent[host], hint)
     return Fleet(
         facts={name: answer.facts for name, answer in seen.items()},
         views={name: answer.views for name, answer in seen.items()},
@@ -181,6 +183,8 @@ class _Search:
     """(UUID, host) -> bytes that it has to move there."""
     not_live: dict[str, str] = field(default_factory=dict)
     """UUID of those that go shut off -> why they cannot go otherwise."""
+    unread: set[str] = field(default_factory=set)
+    """UUID of those that somewhere could not be looked at, which is no reason to shut one down."""
 
     def has_place(self, uuid: str, placement: Placement) -> bool:
         """Whether it has one that preflight agrees to."""
@@ -190,7 +194,7 @@ class _Search:
         """Forget what was learnt of these, and ask again; only those that preflight has refused somewhere."""
         for uuid in uuids:
             unfit = self.needs[uuid].unfit
-            if unfit:
+            if unfit and uuid not in self.unread:
                 self.not_live[uuid] = next(iter(unfit.values()))
                 self.needs[uuid] = Needs()
         self.agreed = {pair: said for pair, said in self.agreed.items() if pair[0] not in self.not_live}
@@ -212,7 +216,15 @@ def _agree(
         if not asked:
             break
         for uuid, host in asked:
-            plan = _preflight(runtime, record, views[uuid], host, shut_down=uuid in search.not_live)
+            try:
+                plan = _preflight(runtime, record, views[uuid], host, shut_down=uuid in search.not_live)
+            except (HypervisorError, InvalidRequest) as error:
+                if isinstance(error, RetryLater):  # when it is the drain's own host that is away, nothing is known
+                    runtime.hypervisor.fetch_hostname(record.request.host)
+                agreed[uuid, host] = False
+                search.unread.add(uuid)
+                search.needs[uuid] = _without(search.needs[uuid], host, error.message)
+                continue
             agreed[uuid, host] = plan.allowed
             if plan.outlook is not None:
                 search.sizes[uuid, host] = plan.outlook.memory_bytes + plan.outlook.disk_bytes
@@ -240,12 +252,16 @@ def _learnt(needs: Needs, host: str, plan: Plan) -> Needs:
     if not plan.allowed:
         blockers = [finding.message for finding in plan.findings if finding.severity is Severity.BLOCKER]
         more = f" (and {len(blockers) - 1} more)" if len(blockers) > 1 else ""
-        return replace(needs, unfit={**needs.unfit, host: f"{blockers[0]}{more}"})
+        return _without(needs, host, f"{blockers[0]}{more}")
     pools: dict[str, int] = {}
     for copy in plan.copies:
         if copy.pool:
             pools[copy.pool] = pools.get(copy.pool, 0) + copy.allocation_bytes
     return replace(needs, pools=pools)
+
+
+def _without(needs: Needs, host: str, why: str) -> Needs:
+    return replace(needs, unfit={**needs.unfit, host: why})
 
 
 def _fate(view: DomainView, left_alone: str, placement: Placement, search: _Search) -> DrainVm:

@@ -90,7 +90,7 @@ def _bring_back(runtime: Runtime, name: str, occasion: Occasion, now: float) -> 
         error = ErrorInfo(code="DRAIN_MISSED", message=f"its VMs were to come back, and {why}", hint=hint)
         _refuse(runtime, back_id, values, error)
         return True
-    if earlier.is_ended and not taken_away(earlier):
+    if earlier.is_ended and not taken_away(runtime, earlier):
         lift_cordon(runtime, host, earlier.id)
         return True
     return _ask(runtime, back_id, values)

@@ -21,8 +21,8 @@ from config.settings import Settings
 from tasks import workflow
 from tasks.model.drain import DrainRecord, DrainState
 from tasks.workflow.recurring import list_recurring
+from tests.queue.draining import add, look, names_on, run_to_end
 from tests.queue.harness import CHECKOUT, Beat, RedisServer, Worker, wait_for
-from tests.queue.test_drains import add, look, names_on, run_to_end
 from tests.queue.workbench import Bench
 
 pytestmark = pytest.mark.queue
