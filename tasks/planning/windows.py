@@ -103,10 +103,11 @@ def decide_start(schedule: Schedule, now: float, estimate: Estimate | None) -> V
     if now + needs <= closes:
         return Verdict(True)
     why = f"{_takes(estimate)}would end after the window, which closes at {_said(closes, schedule)}"
-    following = schedule.window.opening(closes)
-    if needs > following[1] - following[0]:
-        return Verdict(False, why)
-    return _later(schedule, needs, following[0], why, estimate)
+    for _ in range(2):  # the next one may be the night in which the clocks are changed
+        opens, closes = schedule.window.opening(closes)
+        if needs <= closes - opens:
+            return _later(schedule, needs, opens, why, estimate)
+    return Verdict(False, why)
 
 
 def _later(schedule: Schedule, needs: float, at: float, why: str, estimate: Estimate | None) -> Verdict:

@@ -98,7 +98,9 @@ def _bring_back(runtime: Runtime, name: str, occasion: Occasion, now: float) -> 
 
 def _ask(runtime: Runtime, drain_id: str, values: dict[str, object]) -> bool:
     try:
-        ask_drain(runtime, values, drain_id)
+        asked = ask_drain(runtime, values, drain_id)
+        if asked.id != drain_id:  # the one before asks for the same, and is under way still
+            return False
     except InvalidRequest as error:
         if error.code in PASSING:
             return False

@@ -21,7 +21,7 @@ from config.settings import Settings
 from tasks import workflow
 from tasks.model.drain import DrainRecord, DrainState
 from tasks.workflow.recurring import list_recurring
-from tests.queue.draining import add, look, names_on, run_to_end
+from tests.queue.draining import add, ask, look, names_on, run_to_end
 from tests.queue.harness import CHECKOUT, Beat, RedisServer, Worker, wait_for
 from tests.queue.workbench import Bench
 
@@ -151,6 +151,16 @@ def test_it_waits_for_another_drain_of_the_host(bench: Bench) -> None:
     assert run_to_end(bench, "other").state is DrainState.EMPTY
     assert len(begun(bench)) == 2
     assert len(begun(bench)) == 2
+
+
+def test_the_same_again_waits_for_the_one_before(bench: Bench) -> None:
+    """Both ask for exactly the same, which asked twice by a person would be one drain."""
+    configure(bench, at=clock(bench, -0.5))
+    ask(bench, "earlier")
+    away(bench, 1)
+    assert [record.id for record in begun(bench)] == ["earlier"]
+    assert run_to_end(bench, "earlier").state is DrainState.EMPTY
+    assert len(begun(bench)) == 2, "it was not taken for dealt with"
 
 
 def test_what_cannot_begin_says_why(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -127,6 +128,29 @@ def test_cancelled_while_it_is_off(bench: Bench) -> None:
         bench.step(name)
     workflow.cancel(bench.runtime, "m")
     bench.step("verify")
+    bench.step("rollback")
+    assert bench.record().state is State.CANCELLED
+    assert bench.where() == AT_SOURCE
+    assert started(bench) == {"alpha": 2}
+
+
+def test_cancelled_while_it_is_still_going_off(redis_server: RedisServer) -> None:
+    """What it was asked cannot be taken back: it is waited for, and started again."""
+    bench = Bench(redis_server.url, policies={"default": PolicySettings(shut_down_timeout_s=60)})
+    bench.fake.deaf.add(UUID)
+    asked(bench)
+    bench.step("preflight")
+    with ThreadPoolExecutor(1) as pool:
+        preparing = pool.submit(bench.step, "prepare")
+        while ("shut_down", "alpha") not in bench.fake.calls:
+            assert not preparing.done()
+        workflow.cancel(bench.runtime, "m")
+        preparing.result()
+    bench.step("rollback")
+    assert bench.record().state is State.ROLLING_BACK
+    assert "is started again if it does" in str(bench.record().waiting_for)
+    bench.fake.deaf.clear()
+    bench.fake.shut_down("alpha", UUID)
     bench.step("rollback")
     assert bench.record().state is State.CANCELLED
     assert bench.where() == AT_SOURCE

@@ -22,6 +22,14 @@ def refused(tmp_path: Path, text: str) -> str:
     return caught.value.message
 
 
+def test_a_webhook_for_states_that_do_not_exist_is_refused(tmp_path: Path) -> None:
+    hook = '[webhooks.chat]\nurl = "http://127.0.0.1/"\nsecret = "0123456789abcdef"\nstates = ["empty", "%s"]\n'
+    assert "need_attention: no state of" in refused(tmp_path, hook % "need_attention")
+    file = tmp_path / "vmferry.toml"
+    file.write_text(hook % "needs_attention")
+    assert load_settings(file).webhooks["chat"].states == ["empty", "needs_attention"]
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [

@@ -116,3 +116,13 @@ def test_rates() -> None:
     assert estimate_move(100, [1.0] + [10.0] * 8) == Estimate(12.0, 12.0, 12.0)
     assert Estimate(240, 180, 420).words == "about 4 min (3 to 7)"
     assert Estimate(9000, 9000, 9000).words == "about 2.5 h"
+
+
+def test_a_night_that_is_an_hour_short_refuses_nothing_for_ever() -> None:
+    """22:00-05:00 has six hours when the clocks go forward, and seven in the night after."""
+    schedule = Schedule(parse_window("22:00-05:00", BERLIN))
+    long = Estimate(22_000, 20_000, 6.5 * 3600)
+    verdict = decide_start(schedule, at("2026-03-28T02:00"), long)
+    assert (verdict.may_start, verdict.not_before) == (False, at("2026-03-29T22:00"))
+    longer = Estimate(22_000, 20_000, 7.5 * 3600)
+    assert decide_start(schedule, at("2026-03-28T02:00"), longer).not_before is None
