@@ -14,6 +14,7 @@ from tasks.hypervisor.storage import covering, parse_pool
 from tasks.model.disks import DiskSize, Volume, VolumeOrder
 from tasks.model.errors import OperatorMustFix, RetryLater
 from tasks.model.host import Pool
+from tasks.model.mentions import same_path
 
 LOGICAL = "logical"
 """Pools of LVM."""
@@ -82,7 +83,11 @@ def find_overlays(connection: Connection, path: str) -> tuple[str, ...]:
     for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
         pool.refresh(0)
         roots = [_parse(volume.XMLDesc()) for volume in pool.listAllVolumes()]
-        found |= {root.findtext("target/path") or "" for root in roots if root.findtext("backingStore/path") == path}
+        found |= {
+            root.findtext("target/path") or ""
+            for root in roots
+            if same_path(root.findtext("backingStore/path") or "", path)
+        }
     return tuple(sorted(found))
 
 

@@ -16,6 +16,7 @@ from tasks.model.domain import NO_JOB, DomainState, DomainView, JobStats, Mark, 
 from tasks.model.errors import HostUnreachable, HypervisorError, OperatorMustFix, OutcomeUnknown
 from tasks.model.host import HostFacts, Pool
 from tasks.model.mark_xml import parse_mark
+from tasks.model.mentions import parse_mentions, same_path
 from tasks.model.ports import TransferOrder
 from tests.fakes.domain import (
     PAUSED_MIGRATION,
@@ -250,8 +251,8 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def find_users(self, host: str, value: str) -> Sequence[str]:
         """See the port."""
         with self._asked("find_users", host) as there:
-            texts = {d.name: d.live_xml + d.inactive_xml for d in there.domains.values()}
-            return tuple(sorted(name for name, text in texts.items() if f"'{value}'" in text or f'"{value}"' in text))
+            texts = {d.name: filter(None, (d.live_xml, d.inactive_xml)) for d in there.domains.values()}
+            return tuple(sorted(name for name, found in texts.items() if any(_names(there, t, value) for t in found)))
 
     def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:  # noqa: ARG002
         """See the port."""
@@ -302,7 +303,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def find_overlays(self, host: str, path: str) -> Sequence[str]:
         """See the port."""
         with self._asked("find_overlays", host) as there:
-            return tuple(sorted(over for over, below in there.below.items() if below == path))
+            return tuple(sorted(over for over, below in there.below.items() if same_path(below, path)))
 
     def fetch_job(self, host: str, uuid: str) -> JobStats:
         """See the port."""
@@ -667,6 +668,13 @@ def _demand(there: FakeHost, host: str, uuid: str) -> FakeDomain:
         return there.domains[uuid]
     except KeyError:
         raise OperatorMustFix("NO_DOMAIN", f"{host}: no domain {uuid}", "") from None
+
+
+def _names(there: FakeHost, xml: str, value: str) -> bool:
+    """Whether a definition names something, by whatever name."""
+    mentions, targets = parse_mentions(xml), {pool.name: pool.target for pool in there.facts.pools}
+    paths = {f"{targets[pool]}/{volume}" for pool, volume in mentions.volumes if pool in targets}
+    return any(same_path(found, value) for found in mentions.values | paths)
 
 
 def _active_pool(there: FakeHost, host: str, name: str) -> Pool:
