@@ -173,14 +173,25 @@ def open_window(connection: Connection, name: str, directory: str, *, build: boo
     etree.SubElement(root, "name").text = name
     etree.SubElement(etree.SubElement(root, "target"), "path").text = directory
     flags = libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if build else 0
-    connection.storagePoolCreateXML(etree.tostring(root, encoding="unicode"), flags)
+    try:
+        connection.storagePoolCreateXML(etree.tostring(root, encoding="unicode"), flags)
+    except libvirt.libvirtError:
+        # Another migration may have made it at the same moment.
+        if not is_alive(connection) or _pool_or_none(connection, name) is None:
+            raise
 
 
 def close_window(connection: Connection, name: str) -> None:
     """See the port."""
     pool = _pool_or_none(connection, name)
-    if pool is not None and not pool.isPersistent():
-        pool.destroy()
+    if pool is None:
+        return
+    try:
+        if not pool.isPersistent():
+            pool.destroy()
+    except libvirt.libvirtError:
+        if not is_alive(connection) or _pool_or_none(connection, name) is not None:
+            raise
 
 
 def _pool_or_none(connection: Connection, name: str) -> Any | None:
