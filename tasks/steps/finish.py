@@ -37,6 +37,9 @@ def run(run: StepRun) -> Verdict:
     start_there(run)
     if source is not None:
         _undefine_source(run)
+    else:
+        # A transient VM has taken its definition along: that what comes next was begun is known by this entry.
+        run.effect("source_undefine", run.source, "", lambda: None)
     clear_source(run)
     close_windows(run)
     autostart = run.intent("source_autostart")
