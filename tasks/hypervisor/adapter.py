@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import libvirt
 
-from tasks.hypervisor import bandwidth, guest, job, paused, saves, streams, volumes
+from tasks.hypervisor import bandwidth, guest, job, paused, saves, streams, users, volumes
 from tasks.hypervisor import snapshots as snapshot_calls
 from tasks.hypervisor.address import HostAddress
 from tasks.hypervisor.connection import Connection, HostPool, is_alive
@@ -121,7 +121,7 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
 
     def find_users(self, host: str, value: str) -> tuple[str, ...]:
         """See the port."""
-        return self._read(host, lambda connection: guest.find_users(connection, value))
+        return self._read(host, lambda connection: users.find_users(connection, value))
 
     def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
         """See the port."""

@@ -120,22 +120,6 @@ def list_all(connection: Connection, host: str) -> list[DomainView]:
     return sorted(views, key=lambda view: view.name)
 
 
-def find_users(connection: Connection, path: str) -> tuple[str, ...]:
-    """See the port."""
-    return tuple(sorted(domain.name() for domain in connection.listAllDomains(0) if _names(domain, path)))
-
-
-def _names(domain: Any, path: str) -> bool:
-    try:
-        texts = [domain.XMLDesc(0), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)]
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return False
-        raise
-    parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True)
-    return any(path in element.attrib.values() for text in texts for element in etree.fromstring(text, parser).iter())
-
-
 def write_mark(domain: Any, mark: Mark) -> None:
     """Write the mark, live and persistent, as far as the domain is either."""
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark_element(mark), MARK_PREFIX, MARK_URI, _affect(domain))

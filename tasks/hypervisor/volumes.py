@@ -14,6 +14,7 @@ from tasks.hypervisor.storage import covering, parse_pool
 from tasks.model.disks import DiskSize, Volume, VolumeOrder
 from tasks.model.errors import OperatorMustFix, RetryLater
 from tasks.model.host import Pool
+from tasks.model.mentions import same_path
 
 LOGICAL = "logical"
 """Pools of LVM."""
@@ -82,7 +83,11 @@ def find_overlays(connection: Connection, path: str) -> tuple[str, ...]:
     for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
         pool.refresh(0)
         roots = [_parse(volume.XMLDesc()) for volume in pool.listAllVolumes()]
-        found |= {root.findtext("target/path") or "" for root in roots if root.findtext("backingStore/path") == path}
+        found |= {
+            root.findtext("target/path") or ""
+            for root in roots
+            if same_path(root.findtext("backingStore/path") or "", path)
+        }
     return tuple(sorted(found))
 
 
@@ -168,14 +173,25 @@ def open_window(connection: Connection, name: str, directory: str, *, build: boo
     etree.SubElement(root, "name").text = name
     etree.SubElement(etree.SubElement(root, "target"), "path").text = directory
     flags = libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if build else 0
-    connection.storagePoolCreateXML(etree.tostring(root, encoding="unicode"), flags)
+    try:
+        connection.storagePoolCreateXML(etree.tostring(root, encoding="unicode"), flags)
+    except libvirt.libvirtError:
+        # Another migration may have made it at the same moment.
+        if not is_alive(connection) or _pool_or_none(connection, name) is None:
+            raise
 
 
 def close_window(connection: Connection, name: str) -> None:
     """See the port."""
     pool = _pool_or_none(connection, name)
-    if pool is not None and not pool.isPersistent():
-        pool.destroy()
+    if pool is None:
+        return
+    try:
+        if not pool.isPersistent():
+            pool.destroy()
+    except libvirt.libvirtError:
+        if not is_alive(connection) or _pool_or_none(connection, name) is not None:
+            raise
 
 
 def _pool_or_none(connection: Connection, name: str) -> Any | None:

@@ -152,6 +152,7 @@ class DeviceFacts:
     """A block device of the destination that a disk shall be written to."""
 
     path: str
+    """By which a pool of its host shows it."""
     capacity_bytes: int
     empty: bool
     """The first and the last MiB are all zeros: no file system, no partition table, no label of any kind."""

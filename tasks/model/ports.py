@@ -83,7 +83,8 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
         """Look a volume up by name, in an active pool; None when the pool does not have it now."""
 
     def find_volume_at(self, host: str, path: str) -> Volume | None:
-        """The file as a volume of an active pool, read anew; None when no active pool shows it."""
+        """The file as a volume of an active pool, read anew; None when no active pool shows it. Of a device that was
+        named by one of its other names, it has the path by which the pool shows it."""
 
     def copy_chunk(self, order: ChunkOrder, tick: Callable[[int], None]) -> str:
         """Copy one piece of a file into a volume of another host, through this process; returns its checksum.
@@ -97,8 +98,9 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
         """Zeros instead of a small piece of a volume."""
 
     def find_users(self, host: str, value: str) -> Sequence[str]:
-        """Names of the host's domains whose live or inactive definition has an attribute of this value: a file, a
-        device, the address of a network card."""
+        """Names of the host's domains whose live or inactive definition has this value: a file, a device, the address
+        of a network card. A file is found by the pool and volume that it is, too, and a device by any name by which the
+        host's pools know it; a file by links in its path is not."""
 
     def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:
         """Grow a domain's disk, which is a volume: through its hypervisor when it is active. Never shrinks."""

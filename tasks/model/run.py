@@ -148,6 +148,7 @@ JournalKind = Literal[
     "source_pause",
     "post_copy",
     "window",
+    "window_close",
     "destination_device",
     "probe",
     "destination_pool",

@@ -7,10 +7,12 @@ from posixpath import normpath
 from tasks.model.disks import DeviceFacts, DiskSize, ImageFile
 from tasks.model.domain import Disk
 from tasks.model.finding import Finding, blocker
+from tasks.model.mentions import same_path
 from tasks.planning.situation import Situation
 
 CODES = {
     "DEVICE_UNSEEN": "No active pool of the destination shows the device that a disk shall be written to.",
+    "DEVICE_OTHER_NAME": "A pool of the destination shows the device under another name than the one that was given.",
     "DEVICE_TOO_SMALL": "The device that a disk shall be written to is smaller than the disk.",
     "DEVICE_SIZE_DIFFERS": "The device is larger than the disk, which a running VM's disk must not be.",
     "DEVICE_NOT_EMPTY": "The device holds something: a file system, a partition table, or old data.",
@@ -36,13 +38,23 @@ def check_device(s: Situation, disk: Disk, found: DiskSize | ImageFile) -> list[
     if device.users:
         message = f"{name} is used by {', '.join(device.users)} on {there}"
         findings.append(blocker("DEVICE_IN_USE", message, "name another device"))
-    if [*s.request.devices.values()].count(path) > 1:
+    if device.path != path:
+        message = f"{name} is {device.path} for the pools of {there}"
+        hint = f"name it so: --device {disk.target}={device.path}"
+        findings.append(blocker("DEVICE_OTHER_NAME", message, hint))
+    if _times_named(s, disk.target) > 1:
         findings.append(blocker("DEVICE_TWICE", f"{name} is named for two disks", "name one for each"))
     if not device.empty:
         message = f"{name} on {there} is not empty: the copy would overwrite what it begins or ends with"
         hint = f"look at it there: blkid -p {path}; if nobody needs it: wipefs -a, or --accept DEVICE_NOT_EMPTY"
         findings.append(blocker("DEVICE_NOT_EMPTY", message, hint))
     return findings
+
+
+def _times_named(s: Situation, target: str) -> int:
+    """How many disks shall be written to the device of this one, by whatever names."""
+    known = {other: s.devices[other].path if other in s.devices else path for other, path in s.request.devices.items()}
+    return sum(same_path(path, known[target]) for path in known.values())
 
 
 def _fit(s: Situation, disk: Disk, found: DiskSize | ImageFile, device: DeviceFacts, name: str) -> list[Finding]:

@@ -3,7 +3,8 @@
 All of a VM that is shut off; of one that runs, only what lies below its disks and is never written to.
 
 Each piece that has arrived is recorded with its checksum, so that another worker goes on where this one ended. The
-source must stay as it is: it is looked at again after every piece, and a file that was written to meanwhile ends it.
+source must stay as it is until the VM goes on at the destination: it is looked at again after every piece, and a file
+that was written to meanwhile ends it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from tasks.planning.outcome import describe
 from tasks.planning.qcow2 import HEADER_BYTES, parse_header, with_backing
 from tasks.steps.run import StepRun
 from tasks.steps.sharing import Sharing
+from tasks.steps.windows import reopen_windows
 
 MIB = 1024**2
+GOES_ON = ("source_save_remove", "destination_start", "source_undefine")
+"""Effects from which on the source's files are not the VM any more."""
 
 
 def copy_files(run: StepRun) -> None:
@@ -29,6 +33,7 @@ def copy_files(run: StepRun) -> None:
     Raises:
         OperatorMustFix: ``VM_STARTED``, ``SOURCE_CHANGED``: the copy would be of no use.
     """
+    reopen_windows(run)
     meter = _Meter(run)
     if any(len(run.record.ledger.get(file.key, ())) < len(chunks_of(file.length_bytes)) for file in _files(run)):
         meter.begin()
@@ -53,6 +58,48 @@ def check_contents(run: StepRun) -> None:
             if found != wanted:
                 message = f"{file.path} on {run.destination} differs from {file.source_path} after byte {offset}"
                 raise OutcomeUnknown("VERIFY_FAILED", message, "look at the storage of both hosts")
+
+
+def find_changed(run: StepRun) -> list[str]:
+    """What says that the source, which stands still, was used since it was copied: what the destination has is older.
+
+    Nothing as soon as the VM may go on at the destination: until then the source's files are the VM.
+    """
+    if run.method.streams_memory or any(entry.kind in GOES_ON for entry in run.record.journal):
+        return []
+    reopen_windows(run)
+    wanted = {file.source_path: (file.modified, file.length_bytes) for file in _files(run)}
+    if run.record.mirrored_off:
+        wanted |= {copy.source_path: (copy.modified, 0) for copy in run.record.copies}
+    problems = []
+    for path, (modified, length) in wanted.items():
+        volume = run.hypervisor.find_volume_at(run.source, path)
+        if volume is None or volume.modified != modified or length not in (0, volume.length_bytes):
+            problems.append(f"{path} on {run.source} was written to since it was copied")
+    return problems
+
+
+def find_changed_devices(run: StepRun, tick: Callable[[int], None]) -> list[str]:
+    """Block devices are read once more: when one was written to is noted at the node that was used for it alone, and a
+    VM has one of its own."""
+    if run.method.streams_memory or any(entry.kind in GOES_ON for entry in run.record.journal):
+        return []
+    devices = [file for file in _files(run) if file.source_path.startswith("/dev/")]
+    return [
+        f"{file.source_path} on {run.source} was written to since it was copied"
+        for file in devices
+        if not _reads_as_copied(run, file, tick)
+    ]
+
+
+def _reads_as_copied(run: StepRun, file: FileCopy, tick: Callable[[int], None]) -> bool:
+    pieces = zip(chunks_of(file.length_bytes), run.record.ledger.get(file.key, ()), strict=True)
+    for number, ((offset, length), wanted) in enumerate(pieces):
+        if number == 0 and file.below is not None:
+            continue  # its header may have been changed on its way
+        if run.hypervisor.hash_chunk(run.source, file.source_path, offset, length, tick) != wanted:
+            return False
+    return True
 
 
 def _files(run: StepRun) -> tuple[FileCopy, ...]:

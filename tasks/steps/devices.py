@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.model.disks import DeviceFacts, DiskCopy
 from tasks.model.errors import OperatorMustFix
+from tasks.model.mentions import same_path
 from tasks.model.ports import Hypervisor
 from tasks.model.run import JournalEntry
 from tasks.steps.run import StepRun
@@ -18,12 +19,12 @@ def look_at_device(hypervisor: Hypervisor, host: str, path: str) -> DeviceFacts 
     volume = hypervisor.find_volume_at(host, path)
     if volume is None:
         return None
-    ends = [hypervisor.read_piece(host, path, offset, length) for offset, length in edges(volume.capacity_bytes)]
+    ends = [hypervisor.read_piece(host, volume.path, offset, length) for offset, length in edges(volume.capacity_bytes)]
     return DeviceFacts(
-        path=path,
+        path=volume.path,
         capacity_bytes=volume.capacity_bytes,
         empty=not any(any(piece) for piece in ends),
-        users=tuple(hypervisor.find_users(host, path)),
+        users=tuple(hypervisor.find_users(host, volume.path)),
     )
 
 
@@ -74,7 +75,8 @@ def _check_unchanged(run: StepRun, copy: DiskCopy) -> bool:
     """A fresh look right before; returns whether it is empty."""
     facts = look_at_device(run.hypervisor, run.destination, copy.path)
     allowed = CODE_NOT_EMPTY in run.record.request.accept
-    if facts is None or facts.users or facts.capacity_bytes < copy.capacity_bytes or not (facts.empty or allowed):
+    fits = facts is not None and facts.path == copy.path and facts.capacity_bytes >= copy.capacity_bytes
+    if facts is None or not fits or facts.users or not (facts.empty or allowed):
         message = f"{copy.path} on {run.destination} is not as it was when it was checked"
         raise OperatorMustFix("DEVICE_CHANGED", message, "vmferry plan says what is there now")
     return facts.empty
@@ -90,6 +92,6 @@ def _check_claims(run: StepRun, copy: DiskCopy) -> None:
         if other.id == run.record.id:
             continue
         claims = [e for e in other.journal if e.kind == "destination_device" and not e.undone]
-        if any((e.host, e.name) == (run.destination, copy.path) for e in claims):
+        if any(e.host == run.destination and same_path(e.name, copy.path) for e in claims):
             message = f"{copy.path} on {run.destination} is being written to by migration {other.id}"
             raise OperatorMustFix("DEVICE_CLAIMED", message, "name another device")

@@ -10,6 +10,7 @@ from tasks.model.errors import HypervisorError, OutcomeUnknown, RetryLater
 from tasks.model.request import Method
 from tasks.model.run import State
 from tasks.planning.outcome import describe, is_ours
+from tasks.steps.copying import find_changed
 from tasks.steps.leftovers import clear_source
 from tasks.steps.run import StepRun
 from tasks.steps.saved import let_go_on, retire_images
@@ -27,6 +28,8 @@ def run(run: StepRun) -> Verdict:
     run.interrupt_if_asked(cancellable=may_turn_back(run))
     source, destination = run.look()
     _check_still_moved(run, source, destination)
+    if source is not None:
+        _check_unchanged(run)
     if run.method is Method.SAVED:
         if source is not None:
             retire_images(run)
@@ -34,6 +37,9 @@ def run(run: StepRun) -> Verdict:
     start_there(run)
     if source is not None:
         _undefine_source(run)
+    else:
+        # A transient VM has taken its definition along: that what comes next was begun is known by this entry.
+        run.effect("source_undefine", run.source, "", lambda: None)
     clear_source(run)
     close_windows(run)
     autostart = run.intent("source_autostart")
@@ -90,6 +96,12 @@ def _check_still_moved(run: StepRun, source: DomainView | None, destination: Dom
         return
     seen = f"{describe(source, run.source)}; {describe(destination, run.destination)}"
     raise OutcomeUnknown("VERIFY_FAILED", f"the VM changed after it was verified: {seen}", "look at both hosts")
+
+
+def _check_unchanged(run: StepRun) -> None:
+    """The copy is as old as the source: else the source stays, and it is the VM."""
+    if problems := find_changed(run):
+        raise OutcomeUnknown("VERIFY_FAILED", "; ".join(problems), "find out who used it, then retry")
 
 
 def _undefine_source(run: StepRun) -> None:

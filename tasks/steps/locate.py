@@ -46,6 +46,7 @@ def choose_source(sightings: Sightings, vm: str, source: str | None) -> DomainVi
     views = sightings.views
     if source is not None:
         return _on_named_source(sightings, vm, source)
+    _refuse_namesakes(views, vm)
     active = _settled([v for v in views if v.active])
     if len(active) > 1:
         where = ", ".join(v.host for v in active)
@@ -65,6 +66,15 @@ def choose_source(sightings: Sightings, vm: str, source: str | None) -> DomainVi
         message = f"{vm} is on none of the reachable hosts; not reachable: {silent}"
         raise InvalidRequest("VM_NOT_FOUND", message, "vmferry hosts shows which hosts answer")
     raise InvalidRequest("VM_NOT_FOUND", f"{vm} is on no host of the inventory", "vmferry vms shows all VMs")
+
+
+def _refuse_namesakes(views: Sequence[DomainView], vm: str) -> None:
+    """A name is each host's own: two VMs of one name are neither one that runs twice, nor one of which either may be
+    taken."""
+    if len({view.uuid for view in views}) > 1:
+        where = ", ".join(f"{view.uuid} on {view.host}" for view in views)
+        message = f"different VMs are called {vm}: {where}"
+        raise InvalidRequest("VM_AMBIGUOUS", message, "name it by its UUID, or say which one is meant with --from")
 
 
 def _settled(active: list[DomainView]) -> list[DomainView]:

@@ -24,7 +24,7 @@ from tasks.steps.saved import undo_save
 from tasks.steps.shutdown import settle_outcome, undo_shut_down
 from tasks.steps.tpm import undo_tpm, undo_tpm_state
 from tasks.steps.verdict import Forward, Settle, Verdict
-from tasks.steps.windows import close_window
+from tasks.steps.windows import close_window, end_window, reopen_windows
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +142,7 @@ def _undo_volume(run: StepRun, entry: JournalEntry) -> None:
     view = run.hypervisor.find_domain(entry.host, run.uuid)
     if view is not None and view.active:
         raise OperatorMustFix("VOLUME_IN_USE", f"{run.record.vm} is active on {entry.host}", "look at both hosts")
+    reopen_windows(run, pool)
     run.hypervisor.delete_volume(entry.host, pool, volume)
 
 
@@ -167,6 +168,7 @@ UNDO: dict[str, Callable[[StepRun, JournalEntry], None]] = {
     "source_save": undo_save,
     "source_shut_down": undo_shut_down,
     "window": close_window,
+    "window_close": end_window,
     "destination_device": release_device,
     "probe": undo_probe,
     "source_pause": undo_pause,

@@ -15,13 +15,13 @@ from tasks.model.errors import OperatorMustFix
 from tasks.model.run import JournalEntry
 from tasks.planning.outcome import describe, is_ours
 from tasks.planning.volume_name import mark_volume_name
-from tasks.steps.copying import copy_files
+from tasks.steps.copying import copy_files, find_changed
 from tasks.steps.definition import define_on_destination
 from tasks.steps.firmware import plan_nvram
 from tasks.steps.run import StepRun
 from tasks.steps.sharing import Sharing
 from tasks.steps.volumes import make_file_volumes
-from tasks.steps.windows import open_window
+from tasks.steps.windows import open_window, reopen_windows
 
 SAVE_DIRECTORY = "/var/lib/libvirt/qemu/save"
 """Where libvirt's system daemon keeps managed save images, named after the domain."""
@@ -44,6 +44,7 @@ def move_saved(run: StepRun) -> None:
         make_file_volumes(run)
         copy_files(run)
         define_on_destination(run)
+    _check_unchanged(run)
     _restore(run)
 
 
@@ -86,6 +87,12 @@ def _measure(run: StepRun) -> None:
     run.save(files=(*run.record.files, file), copies=tuple(_as_it_is(run, copy) for copy in run.record.copies))
 
 
+def _check_unchanged(run: StepRun) -> None:
+    """The memory goes with the disks as they were when it was saved, and with no others."""
+    if problems := find_changed(run):
+        raise OperatorMustFix("SOURCE_CHANGED", "; ".join(problems), "find out who used it, then retry")
+
+
 def _as_it_is(run: StepRun, copy: DiskCopy) -> DiskCopy:
     found = run.hypervisor.find_volume_at(run.source, copy.source_path)
     if found is None:
@@ -114,6 +121,7 @@ def _restore(run: StepRun) -> None:
 
 def retire_images(run: StepRun) -> None:
     """Both images go before the VM does: memory that is used twice would be two VMs on one disk."""
+    reopen_windows(run)
     run.effect("source_save_remove", run.source, "", partial(run.hypervisor.remove_save, run.source, run.uuid))
     for file in run.record.files:
         if file.key == IMAGE:

@@ -14,7 +14,7 @@ from tasks.planning.tpm import STATES
 from tasks.steps.directories import absent_directories, list_names, remove_directories
 from tasks.steps.made import Made
 from tasks.steps.run import StepRun
-from tasks.steps.windows import open_window
+from tasks.steps.windows import open_window, reopen_windows
 
 
 def plan_tpm(run: StepRun) -> None:
@@ -77,4 +77,5 @@ def undo_tpm_state(run: StepRun, entry: JournalEntry) -> None:
     view = run.hypervisor.find_domain(entry.host, run.uuid)
     if view is not None and view.active:
         raise OperatorMustFix("VOLUME_IN_USE", f"{run.record.vm} is active on {entry.host}", "look at both hosts")
+    reopen_windows(run, pool)
     run.hypervisor.delete_volume(entry.host, pool, volume)

@@ -15,11 +15,12 @@ from tasks.planning.domain_xml import parse_domain
 from tasks.planning.outcome import describe, describe_damage, is_ours
 from tasks.planning.qcow2 import HEADER_BYTES, backing_path, parse_header
 from tasks.steps.contents import compare_contents
-from tasks.steps.copying import check_contents
+from tasks.steps.copying import check_contents, find_changed, find_changed_devices
 from tasks.steps.run import StepRun
 from tasks.steps.shutdown import may_turn_back
 from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Next, Verdict
+from tasks.steps.windows import reopen_windows
 
 AGENT_TIMEOUT_S = 5
 """What libvirt itself waits for an agent's first word."""
@@ -84,14 +85,17 @@ def _disk_problems(run: StepRun, destination: DomainView | None) -> list[str]:
     copies = run.record.copies
     if destination is None or not (copies or run.record.files):
         return []
+    problems: list[str] = []
+    reopen_windows(run)
     now = {d.target: d.source for d in parse_domain(run.hypervisor.fetch_xml(run.destination, run.uuid)).disks}
     if run.record.request.verify != "basic" and not _compared_before(run):
         check_contents(run)
+        problems += find_changed_devices(run, lambda _: run.interrupt_if_asked(cancellable=may_turn_back(run)))
         if _can_compare(run):
             compare_contents(run)
     sizes = run.hypervisor.fetch_disk_sizes(run.destination, run.uuid, [copy.target for copy in copies])
     _note_allocation(run, sizes)
-    problems = _changed_sources(run)
+    problems += find_changed(run)
     for copy in copies:
         if now.get(copy.target) not in (copy.path, f"{copy.pool}/{copy.volume}"):
             problems.append(f"{copy.target} is {now.get(copy.target)} instead of {copy.path}")
@@ -114,16 +118,6 @@ def _note_allocation(run: StepRun, sizes: Mapping[str, DiskSize]) -> None:
 def _can_compare(run: StepRun) -> bool:
     """Both hosts have the images, as long as nothing of the source was touched."""
     return run.record.mirrored_off and run.intent("source_undefine") is None
-
-
-def _changed_sources(run: StepRun) -> list[str]:
-    """Images that were mirrored from a VM that never ran, and were written to since."""
-    problems = []
-    for copy in run.record.copies if _can_compare(run) else ():
-        volume = run.hypervisor.find_volume_at(run.source, copy.source_path)
-        if volume is None or volume.modified != copy.modified:
-            problems.append(f"{copy.source_path} on {run.source} was written to since it was mirrored")
-    return problems
 
 
 def _network_problems(run: StepRun, destination: DomainView | None) -> list[str]:
@@ -154,7 +148,7 @@ def _agent_problems(run: StepRun, destination: DomainView | None) -> list[str]:
 
 def _compared_before(run: StepRun) -> bool:
     """Whether an earlier pass got as far as *finish*, from where the VM goes on and disks grow: they differ now."""
-    last = ("source_save_remove", "destination_resize", "destination_start")
+    last = ("source_save_remove", "destination_resize", "destination_start", "source_undefine")
     return any(entry.kind in last for entry in run.record.journal)
 
 

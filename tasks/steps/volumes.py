@@ -11,6 +11,7 @@ from tasks.model.run import JournalKind
 from tasks.planning.chunks import chunks_of
 from tasks.steps.run import StepRun
 from tasks.steps.survey import describe_copy
+from tasks.steps.windows import reopen_windows
 
 
 def settle_bases(run: StepRun) -> None:
@@ -25,6 +26,7 @@ def settle_bases(run: StepRun) -> None:
 
 def make_file_volumes(run: StepRun) -> None:
     """Room for everything that is copied byte for byte, and for disks that are mirrored without a file below them."""
+    reopen_windows(run)
     for copy in run.record.copies:
         for file in copy.files:
             if file.device:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import threading
 import time
+import uuid as uuid_module
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from tasks.model.domain import NO_JOB, DomainState, DomainView, JobStats, Mark, 
 from tasks.model.errors import HostUnreachable, HypervisorError, OperatorMustFix, OutcomeUnknown
 from tasks.model.host import HostFacts, Pool
 from tasks.model.mark_xml import parse_mark
+from tasks.model.mentions import parse_mentions, same_path
 from tasks.model.ports import TransferOrder
 from tests.fakes.domain import (
     PAUSED_MIGRATION,
@@ -33,7 +35,7 @@ from tests.fakes.domain import (
     identity,
 )
 from tests.fakes.networks import FakeNetwork, FakeNetworks
-from tests.fakes.pools import FakePools, Shelves
+from tests.fakes.pools import FakePool, FakePools, Shelves
 from tests.fakes.post_copy import POSTCOPY_FAILED, FakePostCopy
 
 MEMORY = 64 * 1024 * 1024
@@ -56,6 +58,8 @@ class FakeHost:
     """Paths that exist in the directories of its pools."""
     volumes: dict[str, dict[str, Volume]] = field(default_factory=dict)
     """Volumes by pool and name."""
+    loose: dict[str, Volume] = field(default_factory=dict)
+    """Files that no pool showed when they were made, by path."""
     contents: dict[str, bytearray] = field(default_factory=dict)
     """What is in them, by path."""
     below: dict[str, str] = field(default_factory=dict)
@@ -215,18 +219,18 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def find_volume(self, host: str, pool: str, name: str) -> Volume | None:
         """See the port."""
         with self._asked("find_volume", host) as there:
-            _active_pool(there, host, pool)
-            return there.volumes.get(pool, {}).get(name)
+            target = _active_pool(there, host, pool).target
+            return there.volumes.get(pool, {}).get(name) or there.loose.get(f"{target}/{name}")
 
     def find_volume_at(self, host: str, path: str) -> Volume | None:
         """See the port."""
         with self._asked("find_volume_at", host) as there:
-            return next((v for made in there.volumes.values() for v in made.values() if v.path == path), None)
+            return _visible(there).get(path)
 
     def copy_chunk(self, order: ChunkOrder, tick: Callable[[int], None]) -> str:
         """See the port."""
         with self._asked("copy_chunk", order.source) as source, self._asked("copy_chunk", order.destination) as there:
-            volumes = {v.path: v for made in there.volumes.values() for v in made.values()}
+            volumes = _visible(there)
             if order.destination_path not in volumes:
                 raise OperatorMustFix("NO_STORAGE_VOL", f"{order.destination}: no {order.destination_path}", "")
             target = volumes[order.destination_path]
@@ -250,8 +254,8 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def find_users(self, host: str, value: str) -> Sequence[str]:
         """See the port."""
         with self._asked("find_users", host) as there:
-            texts = {d.name: d.live_xml + d.inactive_xml for d in there.domains.values()}
-            return tuple(sorted(name for name, text in texts.items() if f"'{value}'" in text or f'"{value}"' in text))
+            texts = {d.name: filter(None, (d.live_xml, d.inactive_xml)) for d in there.domains.values()}
+            return tuple(sorted(name for name, found in texts.items() if any(_names(there, t, value) for t in found)))
 
     def resize_disk(self, host: str, uuid: str, target: str, path: str, capacity_bytes: int) -> None:  # noqa: ARG002
         """See the port."""
@@ -265,6 +269,8 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def hash_chunk(self, host: str, path: str, offset: int, length: int, tick: Callable[[int], None]) -> str:
         """See the port."""
         with self._asked("hash_chunk", host) as there:
+            if path in there.loose and path not in _visible(there):
+                raise OperatorMustFix("NO_STORAGE_VOL", f"{host}: no {path}", "")
             tick(length)
             return hashlib.sha256(there.contents[path][offset : offset + length]).hexdigest()
 
@@ -289,8 +295,9 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def delete_volume(self, host: str, pool: str, name: str) -> None:
         """See the port."""
         with self._asked("delete_volume", host, effect=True) as there:
-            _active_pool(there, host, pool)
+            target = _active_pool(there, host, pool).target
             there.volumes.get(pool, {}).pop(name, None)
+            there.loose.pop(f"{target}/{name}", None)
 
     def delete_file(self, host: str, path: str) -> None:
         """See the port."""
@@ -302,7 +309,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def find_overlays(self, host: str, path: str) -> Sequence[str]:
         """See the port."""
         with self._asked("find_overlays", host) as there:
-            return tuple(sorted(over for over, below in there.below.items() if below == path))
+            return tuple(sorted(over for over, below in there.below.items() if same_path(below, path)))
 
     def fetch_job(self, host: str, uuid: str) -> JobStats:
         """See the port."""
@@ -431,7 +438,9 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
             if domain.active:
                 domain.state, domain.reason, domain.managed_save = DomainState.SHUTOFF, SHUTOFF_SAVED, True
                 image = bytearray(domain.live_xml.encode())
-                there.contents[f"{SAVE_DIRECTORY}/{domain.name}.save"] = image
+                path = f"{SAVE_DIRECTORY}/{domain.name}.save"
+                there.contents[path], size = image, len(image)
+                there.loose[path] = Volume(f"{domain.name}.save", path, size, size, "raw", size, "1.0")
 
     def shut_down(self, host: str, uuid: str) -> None:
         """See the port."""
@@ -456,6 +465,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
         with self._asked("remove_save", host, effect=True) as there:
             if uuid in there.domains:
                 there.domains[uuid].managed_save = False
+                there.loose.pop(f"{SAVE_DIRECTORY}/{there.domains[uuid].name}.save", None)
 
     def start_paused(self, host: str, xml: str) -> None:
         """See the port."""
@@ -487,6 +497,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
             if not domain.active and domain.managed_save:
                 domain.go_on(paused=paused)
                 domain.managed_save = False
+                there.loose.pop(f"{SAVE_DIRECTORY}/{domain.name}.save", None)
 
     def fetch_saved_xml(self, host: str, path: str) -> str:
         """See the port."""
@@ -511,14 +522,23 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def open_window(self, host: str, name: str, directory: str, *, build: bool = False) -> None:  # noqa: ARG002
         """See the port. Its directories are all there."""
         with self._asked("open_window", host, effect=True) as there:
-            if all(p.name != name for p in there.facts.pools):
-                pool = Pool(name, "dir", active=True, target=directory)
-                there.facts = replace(there.facts, pools=(*there.facts.pools, pool))
+            if any(p.name == name for p in there.facts.pools):
+                return
+            if any(p.type == "dir" and p.target == directory for p in there.facts.pools):
+                raise OperatorMustFix("OPERATION_FAILED", f"{host}: storage source conflict", "")
+            pool = Pool(name, "dir", active=True, target=directory)
+            there.facts = replace(there.facts, pools=(*there.facts.pools, pool))
+            there.shelves.pools[name] = FakePool(str(uuid_module.uuid4()), "<pool/>", persistent=False)
 
     def close_window(self, host: str, name: str) -> None:
         """See the port."""
         with self._asked("close_window", host, effect=True) as there:
+            known = there.shelves.pools.get(name)
+            if known is None or known.persistent:
+                return
+            del there.shelves.pools[name]
             there.facts = replace(there.facts, pools=tuple(p for p in there.facts.pools if p.name != name))
+            there.loose |= {volume.path: volume for volume in there.volumes.pop(name, {}).values()}
 
     def ping_agent(self, host: str, uuid: str, timeout_s: int) -> bool:  # noqa: ARG002
         """See the port. No guest of its has an agent."""
@@ -667,6 +687,20 @@ def _demand(there: FakeHost, host: str, uuid: str) -> FakeDomain:
         return there.domains[uuid]
     except KeyError:
         raise OperatorMustFix("NO_DOMAIN", f"{host}: no domain {uuid}", "") from None
+
+
+def _visible(there: FakeHost) -> dict[str, Volume]:
+    """Volumes of active pools, by path."""
+    targets = {pool.target for pool in there.facts.pools if pool.active}
+    shown = {path: volume for path, volume in there.loose.items() if str(PurePosixPath(path).parent) in targets}
+    return shown | {v.path: v for made in there.volumes.values() for v in made.values()}
+
+
+def _names(there: FakeHost, xml: str, value: str) -> bool:
+    """Whether a definition names something, by whatever name."""
+    mentions, targets = parse_mentions(xml), {pool.name: pool.target for pool in there.facts.pools}
+    paths = {f"{targets[pool]}/{volume}" for pool, volume in mentions.volumes if pool in targets}
+    return any(same_path(found, value) for found in mentions.values | paths)
 
 
 def _active_pool(there: FakeHost, host: str, name: str) -> Pool:

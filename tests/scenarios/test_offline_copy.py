@@ -111,6 +111,25 @@ def test_a_source_that_changes_meanwhile_is_noticed(
     check_invariants(running, guest, ended, was_running=what == "started", autostart=False)
 
 
+@pytest.mark.parametrize("point", ["verify.claimed", "finish.claimed"])
+def test_a_source_that_is_used_after_the_copy_stays(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest], point: str
+) -> None:
+    """It was off before and is off after, and its disk is another one than what was copied."""
+    guest = make_guest(f"off-used-{point[:3]}", start="off", disk="local", disk_format="raw", disk_mib=32)
+    running.hold(point)
+    record = running.client.submit({"vm": guest.name, "destination": "beta"})
+    running.wait_held()
+    with image(lab, "alpha", f"/var/lib/libvirt/images/{guest.volume}").open("r+b") as file:
+        file.write(b"another boot loader")
+    running.release()
+    ended = running.wait_end(record.id)
+    assert ended.state is State.FAILED, running.diagnosis(record.id)
+    assert ended.error is not None
+    assert "was written to since it was copied" in ended.error.message
+    check_invariants(running, guest, ended, was_running=False, autostart=False)
+
+
 UEFI = (
     "<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader>"
     "<nvram>/var/lib/libvirt/qemu/nvram/{}_VARS.fd</nvram>"

@@ -171,6 +171,8 @@ def mirrored(image: ImageFile = FILE, **changes: object) -> Situation:
 
 
 DEVICE = DeviceFacts("/dev/sdb", 10 * GIB, True, ())
+LV = replace(DEVICE, path="/dev/vg0/web")
+ON_LV = {"vda": LV.path}
 
 
 def written(
@@ -266,6 +268,13 @@ CASES = [
     Case("DEVICE_NOT_EMPTY", B, written(replace(DEVICE, empty=False)), written()),
     Case("DEVICE_IN_USE", B, written(replace(DEVICE, users=("other",))), written()),
     Case("DEVICE_TWICE", B, written(devices={"vda": "/dev/sdb", "vdb": "/dev/sdb"}), written()),
+    Case(
+        "DEVICE_TWICE",
+        B,
+        written(LV, devices={"vda": LV.path, "vdb": "/dev/mapper/vg0-web"}),
+        written(LV, devices=ON_LV),
+    ),
+    Case("DEVICE_OTHER_NAME", B, written(LV, devices={"vda": "/dev/dm-3"}), written(LV, devices=ON_LV)),
     Case("DEVICE_FOR_NO_DISK", B, written(devices={"vdx": "/dev/sdb"}), written()),
     Case("SIZE_FOR_NO_DISK", B, sized({"vdx": 20 * GIB}), sized({"vda": 20 * GIB})),
     Case("SIZE_TOO_SMALL", B, sized({"vda": GIB}), sized({"vda": 10 * GIB})),
