@@ -12,7 +12,7 @@ from tasks.model.run import State
 from tasks.planning.outcome import describe, is_ours
 from tasks.steps.leftovers import clear_source
 from tasks.steps.run import StepRun
-from tasks.steps.saved import let_go_on, retire_images
+from tasks.steps.saved import describe_loss, let_go_on, retire_images
 from tasks.steps.shutdown import may_turn_back, start_there
 from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Settle, Verdict
@@ -27,6 +27,7 @@ def run(run: StepRun) -> Verdict:
     run.interrupt_if_asked(cancellable=may_turn_back(run))
     source, destination = run.look()
     _check_still_moved(run, source, destination)
+    _check_not_lost(run, source, destination)
     if run.method is Method.SAVED:
         if source is not None:
             retire_images(run)
@@ -90,6 +91,16 @@ def _check_still_moved(run: StepRun, source: DomainView | None, destination: Dom
         return
     seen = f"{describe(source, run.source)}; {describe(destination, run.destination)}"
     raise OutcomeUnknown("VERIFY_FAILED", f"the VM changed after it was verified: {seen}", "look at both hosts")
+
+
+def _check_not_lost(run: StepRun, source: DomainView | None, destination: DomainView | None) -> None:
+    """As long as the source has anything: the VM is still as it came, with its memory."""
+    if source is None or destination is None or run.intent("source_undefine") is not None:
+        return
+    loss = describe_loss(run, destination)
+    if loss is not None:
+        message = f"the VM on {run.destination} {loss}: it changed after it was verified"
+        raise OutcomeUnknown("VERIFY_FAILED", message, "look at both hosts")
 
 
 def _undefine_source(run: StepRun) -> None:

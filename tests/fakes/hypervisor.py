@@ -215,13 +215,14 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def find_volume(self, host: str, pool: str, name: str) -> Volume | None:
         """See the port."""
         with self._asked("find_volume", host) as there:
-            _active_pool(there, host, pool)
-            return there.volumes.get(pool, {}).get(name)
+            path = f"{_active_pool(there, host, pool).target}/{name}"
+            return there.volumes.get(pool, {}).get(name) or _saved_at(there, path)
 
     def find_volume_at(self, host: str, path: str) -> Volume | None:
         """See the port."""
         with self._asked("find_volume_at", host) as there:
-            return next((v for made in there.volumes.values() for v in made.values() if v.path == path), None)
+            made = (v for volumes in there.volumes.values() for v in volumes.values() if v.path == path)
+            return next(made, None) or _saved_at(there, path)
 
     def copy_chunk(self, order: ChunkOrder, tick: Callable[[int], None]) -> str:
         """See the port."""
@@ -290,7 +291,9 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
         """See the port."""
         with self._asked("delete_volume", host, effect=True) as there:
             _active_pool(there, host, pool)
-            there.volumes.get(pool, {}).pop(name, None)
+            gone = there.volumes.get(pool, {}).pop(name, None)
+            if gone is not None:
+                there.contents.pop(gone.path, None)
 
     def delete_file(self, host: str, path: str) -> None:
         """See the port."""
@@ -455,7 +458,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
         """See the port."""
         with self._asked("remove_save", host, effect=True) as there:
             if uuid in there.domains:
-                there.domains[uuid].managed_save = False
+                _drop_save(there, there.domains[uuid])
 
     def start_paused(self, host: str, xml: str) -> None:
         """See the port."""
@@ -486,7 +489,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
             domain = _demand(there, host, uuid)
             if not domain.active and domain.managed_save:
                 domain.go_on(paused=paused)
-                domain.managed_save = False
+                _drop_save(there, domain)
 
     def fetch_saved_xml(self, host: str, path: str) -> str:
         """See the port."""
@@ -676,6 +679,18 @@ def _active_pool(there: FakeHost, host: str, name: str) -> Pool:
     if not pool.active:
         raise OperatorMustFix("POOL_INACTIVE", f"{host}: pool {name} is not active", "")
     return pool
+
+
+def _saved_at(there: FakeHost, path: str) -> Volume | None:
+    """What libvirt saved there itself, as a window shows it."""
+    size, shown = len(there.contents.get(path, b"")), any(p.target == SAVE_DIRECTORY for p in there.facts.pools)
+    inside = path.startswith(f"{SAVE_DIRECTORY}/") and size > 0 and shown
+    return Volume(path.rpartition("/")[2], path, size, size, "raw", size, "1.0") if inside else None
+
+
+def _drop_save(there: FakeHost, domain: FakeDomain) -> None:
+    domain.managed_save = False
+    there.contents.pop(f"{SAVE_DIRECTORY}/{domain.name}.save", None)
 
 
 def _check_transferable(source: FakeDomain, host: str) -> None:
