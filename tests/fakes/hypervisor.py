@@ -87,6 +87,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
         self.bandwidth_takes_s = 0.0
         """How long it takes until a changed limit is in force."""
         self._held = False
+        self._gates: dict[bool, threading.Event] = {}
         self._abort_asked: set[str] = set()
         self._faults: dict[str, HypervisorError] = {}
         self._lose_reply = False
@@ -125,6 +126,16 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
             with self._changed:
                 self._held = False
                 self._changed.notify_all()
+
+    @contextmanager
+    def transfers_late(self, *, sent: bool) -> Iterator[None]:
+        """Transfers stand still before they begin: on their way to the source, or ``sent``, in its libvirt."""
+        gate = self._gates[sent] = threading.Event()
+        try:
+            yield
+        finally:
+            del self._gates[sent]
+            gate.set()
 
     @contextmanager
     def failing(self, call: str, error: HypervisorError) -> Iterator[None]:
@@ -387,8 +398,13 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
                     raise OperatorMustFix(code, f"{host}: {domain.name}", "")
             del there.domains[uuid]
 
-    def transfer(self, order: TransferOrder) -> None:
+    def transfer(self, order: TransferOrder, begin: Callable[[], None] = lambda: None) -> None:
         """See the port."""
+        with self._asked("transfer", order.source, faults=False) as there:
+            _demand(there, order.source, order.uuid)
+        self._wait_at_gate(sent=False)
+        begin()
+        self._wait_at_gate(sent=True)
         with self._changed:
             with self._asked("transfer", order.source, effect=True, faults=False) as there:
                 source = _demand(there, order.source, order.uuid)
@@ -565,6 +581,11 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
             if effect:
                 self.calls.append((call, host))
             yield self.hosts[host]
+
+    def _wait_at_gate(self, *, sent: bool) -> None:
+        gate = self._gates.get(sent)
+        if gate is not None:
+            gate.wait(HELD_AT_MOST_S)
 
     def _incoming(self, order: TransferOrder, source: FakeDomain) -> FakeDomain:
         """The paused guest that libvirt prepares on the destination before any memory is sent."""
