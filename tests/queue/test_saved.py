@@ -193,3 +193,22 @@ def test_a_live_vm_that_was_ended_when_it_had_moved_does_not_count_as_moved(
     workflow.retry(bench.runtime, "m")
     go_on(bench)
     assert bench.record().state is State.SUCCEEDED, bench.record().error
+
+
+def test_a_cancel_that_comes_while_it_is_restored_comes_too_late(bench: Bench) -> None:
+    """It is accepted, as the transfer still runs; the VM has moved when it is heard, and goes on there."""
+    bench.vm()
+    bench.submit(method="saved")
+    for name in BEFORE_FINISH[:2]:
+        bench.step(name)
+    restore = bench.fake.restore
+
+    def cancelled_meanwhile(host: str, path: str, xml: str) -> None:
+        assert workflow.cancel(bench.runtime, "m").cancel_requested
+        restore(host, path, xml)
+
+    bench.fake.restore = cancelled_meanwhile  # type: ignore[method-assign]
+    record = bench.deliver_all()
+    assert (record.state, record.forwards) == (State.SUCCEEDED, 0), record.error
+    assert bench.where() == MOVED
+    assert on(bench, "beta").state is DomainState.RUNNING
