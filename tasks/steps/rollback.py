@@ -215,7 +215,7 @@ def _needs_attention(run: StepRun, outcome: Outcome) -> Settle:
     source, destination = run.look()
     cause = f"; first error: {run.record.error.message}" if run.record.error else ""
     message = f"{_WORDS.get(outcome, outcome.value)}: {_seen(run, source, destination)}{cause}"
-    hint = _what_to_type(run, outcome)
+    hint = _what_to_type(run, outcome, destination)
     return Settle(
         State.NEEDS_ATTENTION, ErrorInfo(code=f"NEEDS_ATTENTION_{outcome.upper()}", message=message, hint=hint)
     )
@@ -255,7 +255,7 @@ def _seen(run: StepRun, source: DomainView | None, destination: DomainView | Non
     return f"{describe(source, run.source)}; {describe(destination, run.destination)}"
 
 
-def _what_to_type(run: StepRun, outcome: Outcome) -> str:
+def _what_to_type(run: StepRun, outcome: Outcome, destination: DomainView | None) -> str:
     look = f"compare 'virsh dominfo {run.uuid}' and 'virsh domjobinfo {run.uuid}' on {run.source} and {run.destination}"
     again = f"then 'vmferry retry {run.record.id}' reads both hosts again"
     if outcome is Outcome.BOTH_RUNNING:
@@ -267,4 +267,6 @@ def _what_to_type(run: StepRun, outcome: Outcome) -> str:
         return f"what was in its memory alone is lost, its disks are not: {start}; it boots anew, {again}"
     if outcome is Outcome.UNCLEAR:
         return f"{look}; 'virsh start {run.uuid}' where its disks are newer, {again}"
+    if outcome is Outcome.MOVED and run.method.carries_memory and destination is not None and not destination.active:
+        return f"{look}; 'virsh start {run.uuid}' on {run.destination}, {again}"
     return f"{look}; {again}"

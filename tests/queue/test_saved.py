@@ -189,6 +189,8 @@ def test_a_live_vm_that_was_ended_when_it_had_moved_does_not_count_as_moved(
     record = bench.record()
     assert (record.state, record.error and record.error.code) == (State.NEEDS_ATTENTION, "NEEDS_ATTENTION_MOVED")
     assert set(bench.where()) == {"alpha", "beta"}
+    assert record.error is not None
+    assert f"'virsh start {UUID}' on beta" in record.error.hint
     bench.fake.start("beta", UUID)
     workflow.retry(bench.runtime, "m")
     go_on(bench)
