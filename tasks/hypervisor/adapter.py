@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import libvirt
@@ -204,10 +205,10 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
         """See the port."""
         self._change(host, lambda connection: snapshot_calls.redefine(connection, uuid, snapshot))
 
-    def transfer(self, order: TransferOrder) -> None:
+    def transfer(self, order: TransferOrder, begin: Callable[[], None] = lambda: None) -> None:
         """See the port. ``order.max_downtime_ms`` is no parameter of libvirt's call: it is said just before, which a
         libvirt may refuse; ``set_max_downtime`` says it to the running job."""
-        self._drive(order, migrate)
+        self._drive(order, partial(migrate, begin=begin))
 
     def resume_post_copy(self, order: TransferOrder) -> None:
         """See the port."""

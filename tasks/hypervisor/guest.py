@@ -244,9 +244,14 @@ def never_ran(domain: Any) -> bool:
     """Whether no CPU has used any time; in steps of the kernel's accounting, 10 ms as a rule."""
     # NOWAIT: a VM that is just arriving is paused as well, and its job would be waited for.
     flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-    ((_, stats),) = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_VCPU, flags)
+    stats = read_stats(domain, libvirt.VIR_DOMAIN_STATS_VCPU, flags)
     times = [value for key, value in stats.items() if key.startswith("vcpu.") and key.endswith(".time")]
     return bool(times) and not any(times)
+
+
+def read_stats(domain: Any, kinds: int, flags: int = 0) -> dict[str, Any]:
+    """Statistics of one domain; none when it has gone, which libvirt leaves out of its list without an error."""
+    return next((stats for _, stats in domain.connect().domainListGetStats([domain], kinds, flags)), {})
 
 
 def _count_checkpoints(domain: Any) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import libvirt
 
 from tasks.hypervisor.connection import Connection
-from tasks.hypervisor.guest import PASSING, demand, identity, look_up_uuid, never_ran, read_mark
+from tasks.hypervisor.guest import PASSING, demand, identity, look_up_uuid, never_ran, read_mark, read_stats
 from tasks.model.domain import Mark
 from tasks.model.errors import OperatorMustFix
 
@@ -49,6 +49,6 @@ def end(connection: Connection, host: str, uuid: str, mark: Mark) -> None:
 
 def _untouched(domain: Any) -> bool:
     """Whether the guest has asked nothing of any disk; what a mirror reads and writes is not counted."""
-    ((_, stats),) = domain.connect().domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK)
+    stats = read_stats(domain, libvirt.VIR_DOMAIN_STATS_BLOCK)
     asked = [value for key, value in stats.items() if key.startswith("block.") and key.endswith(".reqs")]
-    return not any(asked) and (bool(asked) or not stats.get("block.count"))
+    return bool(stats) and not any(asked) and (bool(asked) or not stats.get("block.count"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import libvirt
@@ -11,8 +12,12 @@ from tasks.hypervisor.job import plan_max_downtime
 from tasks.model.ports import TransferOrder
 
 
-def migrate(domain: Any, order: TransferOrder, destination: HostAddress) -> None:
+def migrate(
+    domain: Any, order: TransferOrder, destination: HostAddress, begin: Callable[[], None] = lambda: None
+) -> None:
     """Migrate peer to peer: the source's daemon drives, so that it goes on when the worker dies.
+
+    ``begin`` comes after all that may take long: to plan a pause is to wait for the domain's lock.
 
     Neither UNSAFE (libvirt's own check of the disks stays on) nor UNDEFINE_SOURCE (the source's definition goes only
     after both hosts were looked at) is ever among the flags.
@@ -25,7 +30,9 @@ def migrate(domain: Any, order: TransferOrder, destination: HostAddress) -> None
     uri = peer_uri(order.destination, destination)
     if order.max_downtime_ms:
         plan_max_downtime(domain, order.max_downtime_ms)
-    domain.migrateToURI3(uri, _parameters(order, destination, persistent=persistent), _flags(order, persistent))
+    parameters, flags = _parameters(order, destination, persistent=persistent), _flags(order, persistent)
+    begin()
+    domain.migrateToURI3(uri, parameters, flags)
 
 
 def resume_post_copy(domain: Any, order: TransferOrder, destination: HostAddress) -> None:

@@ -158,9 +158,11 @@ class Hypervisor(PoolPort, NetworkPort, Protocol):
     def redefine_snapshot(self, host: str, uuid: str, snapshot: Snapshot) -> None:
         """Make a snapshot known, whose data is in the images already."""
 
-    def transfer(self, order: TransferOrder) -> None:
+    def transfer(self, order: TransferOrder, begin: Callable[[], None] = ...) -> None:
         """Migrate live, peer to peer; blocks until libvirt's call returns, on a connection of its own. The call's
-        outcome is never the migration's: read both hosts."""
+        outcome is never the migration's: read both hosts.
+
+        ``begin`` is called when all is prepared, right before what cannot be taken back, and may raise to leave it."""
 
     def set_max_downtime(self, host: str, uuid: str, downtime_ms: int) -> bool:
         """Set the pause QEMU may plan for, milliseconds; False when no migration runs (yet)."""

@@ -18,14 +18,19 @@ PAUSED_POSTCOPY = 12
 PAUSED_POSTCOPY_FAILED = 13
 RUNNING_POSTCOPY = 10
 RUNNING_POSTCOPY_FAILED = 11
+SHUTOFF_SHUTDOWN = 1
 SHUTOFF_MIGRATED = 4
 DAMAGED = {
     (DomainState.PAUSED, 5): "is paused by an I/O error of a disk",
     (DomainState.PAUSED, 10): "is paused because the guest crashed",
+    (DomainState.SHUTOFF, 0): "is shut off, as after a reboot of its host",
+    (DomainState.SHUTOFF, 2): "was destroyed",
     (DomainState.SHUTOFF, 3): "crashed",
     (DomainState.SHUTOFF, 6): "could not be started",
+    (DomainState.SHUTOFF, 8): "was ended when its host's libvirt was started anew",
 }
-"""States and reasons in which a VM is not as it was sent, and has not got there by its guest's own will."""
+"""States and reasons in which a VM that was sent with its memory is not as it was sent, and has not got there by its
+guest's own will."""
 
 
 class Outcome(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from tasks.model.domain import JobStats
+from tasks.model.domain import DomainState, JobStats
 from tasks.model.run import ErrorInfo, JournalEntry, State
 from tasks.planning.convergence import Action, decide, standing
 from tasks.steps.post_copy import switch_over
@@ -50,7 +50,7 @@ class Converging:
         if action.kind == "downtime":
             return run.hypervisor.set_max_downtime(run.source, run.uuid, action.downtime_ms)
         if action.kind == "pause":
-            run.effect("source_pause", run.source, "", partial(run.hypervisor.suspend, run.source, run.uuid))
+            _pause(run)
             return True
         if action.kind == "post-copy":
             return switch_over(run)
@@ -60,6 +60,14 @@ class Converging:
         run.lease.check()
         run.hypervisor.abort_job(run.source, run.uuid)
         return True
+
+
+def _pause(run: StepRun) -> None:
+    """One that stands still already, by its owner's will, is not paused for this, and so not resumed in the end."""
+    view = run.hypervisor.find_domain(run.source, run.uuid)
+    if run.intent("source_pause") is None and view is not None and view.state is DomainState.PAUSED:
+        return
+    run.effect("source_pause", run.source, "", partial(run.hypervisor.suspend, run.source, run.uuid))
 
 
 def undo_pause(run: StepRun, entry: JournalEntry) -> None:

@@ -20,6 +20,7 @@ from tasks.planning.outcome import describe
 from tasks.planning.qcow2 import HEADER_BYTES, parse_header, with_backing
 from tasks.steps.run import StepRun
 from tasks.steps.sharing import Sharing
+from tasks.steps.shutdown import may_turn_back
 from tasks.steps.windows import reopen_windows
 
 MIB = 1024**2
@@ -159,7 +160,8 @@ def _check_source(run: StepRun, file: FileCopy) -> None:
 
 
 def _interruptible(run: StepRun) -> Callable[[int], None]:
-    return lambda _: run.interrupt_if_asked()
+    """A VM that has moved only goes forward, also when a cancel was accepted just before: it came too late."""
+    return lambda _: run.interrupt_if_asked(cancellable=may_turn_back(run))
 
 
 class _Meter:

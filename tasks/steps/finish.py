@@ -13,7 +13,7 @@ from tasks.planning.outcome import describe, is_ours
 from tasks.steps.copying import find_changed
 from tasks.steps.leftovers import clear_source
 from tasks.steps.run import StepRun
-from tasks.steps.saved import let_go_on, retire_images
+from tasks.steps.saved import describe_loss, let_go_on, retire_images
 from tasks.steps.shutdown import may_turn_back, start_there
 from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Settle, Verdict
@@ -28,6 +28,7 @@ def run(run: StepRun) -> Verdict:
     run.interrupt_if_asked(cancellable=may_turn_back(run))
     source, destination = run.look()
     _check_still_moved(run, source, destination)
+    _check_not_lost(run, source, destination)
     if source is not None:
         _check_unchanged(run)
     if run.method is Method.SAVED:
@@ -102,6 +103,16 @@ def _check_unchanged(run: StepRun) -> None:
     """The copy is as old as the source: else the source stays, and it is the VM."""
     if problems := find_changed(run):
         raise OutcomeUnknown("VERIFY_FAILED", "; ".join(problems), "find out who used it, then retry")
+
+
+def _check_not_lost(run: StepRun, source: DomainView | None, destination: DomainView | None) -> None:
+    """As long as the source has anything: the VM is still as it came, with its memory."""
+    if source is None or destination is None or run.intent("source_undefine") is not None:
+        return
+    loss = describe_loss(run, destination)
+    if loss is not None:
+        message = f"the VM on {run.destination} {loss}: it changed after it was verified"
+        raise OutcomeUnknown("VERIFY_FAILED", message, "look at both hosts")
 
 
 def _undefine_source(run: StepRun) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tasks.model.domain import JobStats
@@ -23,6 +24,7 @@ from tasks.steps.paused import refuse_running
 from tasks.steps.post_copy import Forwarding, withdraw
 from tasks.steps.run import StepRun
 from tasks.steps.sharing import Sharing
+from tasks.steps.verdict import CancelRequested, Detached, Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -31,24 +33,52 @@ LOOKS_CLOSELY_S = 5.0
 SETTLING = frozenset({Outcome.IN_PROGRESS, Outcome.UNSETTLED})
 
 
+class Withdrawn(Interrupted):
+    """Nobody waits for the transfer any more, which has not been started."""
+
+
 @dataclass
 class Call:
-    """The blocking call, and what it said when it came back."""
+    """The blocking call, and what it said when it came back.
+
+    It may be a while until it is sent: a connection is made, or the domain's lock is waited for. Until then it can be
+    withdrawn, so that it never starts a transfer that nobody watches, of a VM that was rolled back meanwhile.
+    """
 
     hypervisor: Hypervisor
     order: TransferOrder
+    check: Callable[[], None]
+    """The lease's: raises when this worker must not act any more."""
     returned: threading.Event = field(default_factory=threading.Event)
     error: HypervisorError | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _sent: bool = False
+    _withdrawn: bool = False
 
     def start(self) -> None:
         """Run it in a daemon thread."""
         make_thread(self._run, f"transfer-{self.order.uuid}").start()
 
+    def withdraw(self) -> bool:
+        """Whether nothing comes of it any more but what both hosts show: it will not be sent, or has come back."""
+        with self._lock:
+            self._withdrawn = True
+            return not self._sent or self.returned.is_set()
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._withdrawn:
+                raise Withdrawn
+            self.check()
+            self._sent = True
+
     def _run(self) -> None:
         try:
-            self.hypervisor.transfer(self.order)
+            self.hypervisor.transfer(self.order, self._begin)
         except HypervisorError as error:
             self.error = error
+        except Interrupted as why:
+            log.info("the transfer of %s was not started: %r", self.order.uuid, why)
         except Exception:
             log.exception("the transfer call of %s ended in a way it must not", self.order.uuid)
         finally:
@@ -60,7 +90,7 @@ def start_and_watch(run: StepRun) -> Outcome:
     run.interrupt_if_asked()
     mib_s = Sharing(run).begin()
     withdraw(run)  # of a transfer that failed while nobody watched
-    call = Call(run.hypervisor, _order(run, mib_s))
+    call = Call(run.hypervisor, _order(run, mib_s), run.lease.check)
     entry = JournalEntry(kind="transfer", host=run.destination, at=run.store.now())
     state = "paused" if run.record.mirrored_off else "running"
     running = f"{state} instance of {run.record.vm} on {run.destination}"
@@ -68,7 +98,11 @@ def start_and_watch(run: StepRun) -> Outcome:
     run.save(journal=(*run.record.journal, entry), created=(*run.record.created, running), error=None)
     run.interrupt_if_asked()
     call.start()
-    return watch(run, call)
+    try:
+        return watch(run, call)
+    except BaseException:
+        call.withdraw()
+        raise
 
 
 def watch(run: StepRun, call: Call | None = None, *, cancellable: bool = True, post_copy: bool = False) -> Outcome:
@@ -79,7 +113,7 @@ def watch(run: StepRun, call: Call | None = None, *, cancellable: bool = True, p
     observer = _Observer(run, call, begun=post_copy)
     while True:
         ended = observer.wait()
-        run.interrupt_if_asked(cancellable=cancellable and not run.record.post_copy_begun)
+        observer.interrupt_if_asked(cancellable=cancellable and not run.record.post_copy_begun)
         outcome = observer.look(ended=ended)
         if outcome is not None:
             return outcome
@@ -128,6 +162,8 @@ class _Observer:
         self._sharing = Sharing(run, self._limit)
         self._ended = False
         """The call has returned, and both hosts were looked at since."""
+        self._begun = False
+        """The job was seen."""
 
     def wait(self) -> bool:
         """Sleep for one period, or until the call returns; tells whether it has."""
@@ -142,6 +178,19 @@ class _Observer:
             self._ended = True
             return True
         return self._call.returned.wait(0.05 if self._at_its_beginning() else period)
+
+    def interrupt_if_asked(self, *, cancellable: bool) -> None:
+        """The point at which it may be left: never between the call and the job, when both hosts look as if nothing had
+        been started.
+
+        Raises:
+            LeaseLost, Detached, CancelRequested
+        """
+        try:
+            self._run.interrupt_if_asked(cancellable=cancellable)
+        except (CancelRequested, Detached):
+            if self._call is None or self._begun or self._call.withdraw():
+                raise
 
     def _at_its_beginning(self) -> bool:
         """Small disks are mirrored in less than a period, and libvirt's account of the end does not have them."""
@@ -158,6 +207,7 @@ class _Observer:
             if not ended:
                 job = self._run.hypervisor.fetch_job(self._run.source, self._run.uuid)
                 if job.active and job.is_migration:
+                    self._begun = True
                     if self._run.record.mirrored_off:
                         refuse_running(self._run)
                     self._note(job)

@@ -20,7 +20,7 @@ from tasks.steps.networks import undo_network, undo_network_start
 from tasks.steps.paused import STARTED, has_run, undo_arrival, undo_start
 from tasks.steps.post_copy import tell_post_copy
 from tasks.steps.run import StepRun
-from tasks.steps.saved import undo_save
+from tasks.steps.saved import settle_saved, undo_save
 from tasks.steps.shutdown import settle_outcome, undo_shut_down
 from tasks.steps.tpm import undo_tpm, undo_tpm_state
 from tasks.steps.verdict import Forward, Settle, Verdict
@@ -39,7 +39,7 @@ def run(run: StepRun) -> Verdict:
     run.interrupt_if_asked(cancellable=False)
     if not run.record.journal:
         return _settled(run)
-    outcome = _help_on(run) if run.record.post_copy_begun else settle_outcome(run, run.outcome())
+    outcome = _help_on(run) if run.record.post_copy_begun else _settled_outcome(run)
     if outcome in SETTLING and not run.record.post_copy_begun:
         outcome = _stop_transfer(run)
     if outcome is Outcome.SOURCE_PAUSED:
@@ -50,6 +50,11 @@ def run(run: StepRun) -> Verdict:
         tell_post_copy(run)
         return Forward()
     return _needs_attention(run, outcome)
+
+
+def _settled_outcome(run: StepRun) -> Outcome:
+    """What both hosts show, and what the journal adds about a VM that is off on both."""
+    return settle_saved(run, settle_outcome(run, run.outcome()))
 
 
 def _can_go_back(run: StepRun) -> bool:
@@ -212,7 +217,7 @@ def _needs_attention(run: StepRun, outcome: Outcome) -> Settle:
     source, destination = run.look()
     cause = f"; first error: {run.record.error.message}" if run.record.error else ""
     message = f"{_WORDS.get(outcome, outcome.value)}: {_seen(run, source, destination)}{cause}"
-    hint = _what_to_type(run, outcome)
+    hint = _what_to_type(run, outcome, destination)
     return Settle(
         State.NEEDS_ATTENTION, ErrorInfo(code=f"NEEDS_ATTENTION_{outcome.upper()}", message=message, hint=hint)
     )
@@ -252,7 +257,7 @@ def _seen(run: StepRun, source: DomainView | None, destination: DomainView | Non
     return f"{describe(source, run.source)}; {describe(destination, run.destination)}"
 
 
-def _what_to_type(run: StepRun, outcome: Outcome) -> str:
+def _what_to_type(run: StepRun, outcome: Outcome, destination: DomainView | None) -> str:
     look = f"compare 'virsh dominfo {run.uuid}' and 'virsh domjobinfo {run.uuid}' on {run.source} and {run.destination}"
     again = f"then 'vmferry retry {run.record.id}' reads both hosts again"
     if outcome is Outcome.BOTH_RUNNING:
@@ -262,4 +267,8 @@ def _what_to_type(run: StepRun, outcome: Outcome) -> str:
         where = run.destination if run.record.copies else f"{run.destination} (or {run.source}, if that host is lost)"
         start = f"'virsh destroy {run.uuid}' what is left of it, then 'virsh start {run.uuid}' on {where}"
         return f"what was in its memory alone is lost, its disks are not: {start}; it boots anew, {again}"
+    if outcome is Outcome.UNCLEAR:
+        return f"{look}; 'virsh start {run.uuid}' where its disks are newer, {again}"
+    if outcome is Outcome.MOVED and run.method.carries_memory and destination is not None and not destination.active:
+        return f"{look}; 'virsh start {run.uuid}' on {run.destination}, {again}"
     return f"{look}; {again}"

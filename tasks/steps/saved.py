@@ -12,8 +12,9 @@ from posixpath import join
 from tasks.model.disks import DiskCopy, FileCopy
 from tasks.model.domain import DomainState, DomainView
 from tasks.model.errors import OperatorMustFix
+from tasks.model.request import Method
 from tasks.model.run import JournalEntry
-from tasks.planning.outcome import describe, is_ours
+from tasks.planning.outcome import SHUTOFF_SHUTDOWN, Outcome, describe, describe_damage, is_ours
 from tasks.planning.volume_name import mark_volume_name
 from tasks.steps.copying import copy_files, find_changed
 from tasks.steps.definition import define_on_destination
@@ -119,28 +120,69 @@ def _restore(run: StepRun) -> None:
     run.effect("destination_restore", run.destination, image.path, restore, created=words)
 
 
+def describe_loss(run: StepRun, destination: DomainView) -> str | None:
+    """What is wrong on the destination with a VM that came with its memory, after its name; None when nothing is."""
+    if not run.method.carries_memory:
+        return None
+    if run.method is Method.SAVED and not destination.active and run.intent("destination_resume") is None:
+        return (
+            f"is no longer active, and has not gone on since it was restored ({describe(destination, run.destination)})"
+        )
+    return describe_damage(destination)
+
+
 def retire_images(run: StepRun) -> None:
-    """Both images go before the VM does: memory that is used twice would be two VMs on one disk."""
+    """Both images go before the VM does: memory that is used twice would be two VMs on one disk.
+
+    The source's goes last. As long as it is there, a VM that is lost on the destination can go back.
+    """
     reopen_windows(run)
-    run.effect("source_save_remove", run.source, "", partial(run.hypervisor.remove_save, run.source, run.uuid))
-    for file in run.record.files:
-        if file.key == IMAGE:
-            run.lease.check()
-            run.hypervisor.delete_volume(run.destination, file.pool, file.volume)
+
+    def remove() -> None:
+        for file in run.record.files:
+            if file.key == IMAGE:
+                run.hypervisor.delete_volume(run.destination, file.pool, file.volume)
+        run.lease.check()
+        run.hypervisor.remove_save(run.source, run.uuid)
+
+    run.effect("source_save_remove", run.source, "", remove)
 
 
 def let_go_on(run: StepRun) -> None:
     """As it was on the source: running, unless it was paused."""
     saved = run.intent("source_save")
     if saved is not None and saved.value == RUNNING:
-        run.effect("destination_resume", run.destination, "", partial(run.hypervisor.resume, run.destination, run.uuid))
+        run.effect("destination_resume", run.destination, "", partial(_resume, run))
+
+
+def _resume(run: StepRun) -> None:
+    """An owner that died may have done it, and the guest may have shut itself down since."""
+    view = run.hypervisor.find_domain(run.destination, run.uuid)
+    if view is None or view.active or view.reason != SHUTOFF_SHUTDOWN:
+        run.hypervisor.resume(run.destination, run.uuid)
+
+
+def settle_saved(run: StepRun, outcome: Outcome) -> Outcome:
+    """A VM that is off on both hosts goes back to its source only with its memory, and only when it has not gone on."""
+    if run.method is not Method.SAVED or outcome is not Outcome.AT_SOURCE:
+        return outcome
+    source, destination = run.look()
+    if source is None or source.active:
+        return outcome
+    resumed, removed = run.intent("destination_resume"), run.intent("source_save_remove")
+    ran = destination is not None and destination.reason == SHUTOFF_SHUTDOWN and is_ours(destination, run.record.id)
+    if resumed is not None:  # its disks have gone on there
+        return Outcome.MOVED if destination is not None and (resumed.done or ran) else Outcome.UNCLEAR
+    if ran or (removed is not None and not source.managed_save):
+        return Outcome.UNCLEAR
+    return outcome
 
 
 def undo_save(run: StepRun, entry: JournalEntry) -> None:
-    """The source takes its memory up again; nothing is active on the destination, or rollback would not be here.
+    """The source takes its memory up again, after one more look at the destination.
 
     Raises:
-        OperatorMustFix: ``SAVE_IMAGE_GONE``.
+        OperatorMustFix: ``SAVE_IMAGE_GONE``; ``VM_STARTED``: it is active on the destination.
     """
     view = run.hypervisor.find_domain(entry.host, run.uuid)
     if view is None or view.active:
@@ -150,4 +192,8 @@ def undo_save(run: StepRun, entry: JournalEntry) -> None:
             return  # it was never saved
         message = f"the saved memory of {run.record.vm} is gone from {entry.host}"
         raise OperatorMustFix("SAVE_IMAGE_GONE", message, "somebody removed it: the VM can only be booted anew")
+    destination = run.hypervisor.find_domain(run.destination, run.uuid)
+    if destination is not None and destination.active:
+        message = f"{run.record.vm} is active on {run.destination}"
+        raise OperatorMustFix("VM_STARTED", message, "look at both hosts")
     run.hypervisor.start_saved(entry.host, run.uuid, paused=entry.value == PAUSED)

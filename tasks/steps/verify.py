@@ -12,11 +12,12 @@ from tasks.planning.allocation import CODES as ALLOCATION_CODES
 from tasks.planning.allocation import check_allocation
 from tasks.planning.destination_xml import same_definition
 from tasks.planning.domain_xml import parse_domain
-from tasks.planning.outcome import describe, describe_damage, is_ours
+from tasks.planning.outcome import describe, is_ours
 from tasks.planning.qcow2 import HEADER_BYTES, backing_path, parse_header
 from tasks.steps.contents import compare_contents
 from tasks.steps.copying import check_contents, find_changed, find_changed_devices
 from tasks.steps.run import StepRun
+from tasks.steps.saved import describe_loss
 from tasks.steps.shutdown import may_turn_back
 from tasks.steps.snapshots import check_snapshots
 from tasks.steps.verdict import Next, Verdict
@@ -58,8 +59,8 @@ def _problems(run: StepRun, source: DomainView | None, destination: DomainView |
         problems.append(f"the VM is still active on {run.source}")
     if run.record.mirrored_off and destination.active:
         problems.append(f"the VM is active on {run.destination}, where it was shut off when it had come")
-    if run.method.carries_memory and (damage := describe_damage(destination)) is not None:
-        problems.append(f"the VM on {run.destination} {damage}")
+    if (loss := describe_loss(run, destination)) is not None:
+        problems.append(f"the VM on {run.destination} {loss}")
     if source is not None and source.persistent and not destination.persistent:
         problems.append(f"the VM is not persistent on {run.destination}")
     if destination.autostart and run.intent("destination_autostart") is None and source is not None:

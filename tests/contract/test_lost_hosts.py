@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import libvirt
 import pytest
 
+from tasks.hypervisor import guest
 from tasks.hypervisor.adapter import LibvirtHypervisor
 from tasks.model.domain import DomainState
 from tasks.model.errors import HostUnreachable, HypervisorError, OutcomeUnknown
@@ -53,6 +56,18 @@ def test_a_transfer_between_hosts_that_reach_each_other_by_ssh(lab: Lab, tmp_pat
         assert destination.state is DomainState.RUNNING
     finally:
         rig.close()
+
+
+def test_a_transient_domain_that_goes_while_it_is_looked_at(lab: Lab, lab_rig: LibvirtRig) -> None:
+    """libvirt's list of statistics is empty then, which says nothing about a domain."""
+    uuid = lab_rig.make("alpha", running=True, persistent=False)
+    with closing(lab.host("alpha").connect()) as connection:
+        domain = connection.lookupByUUIDString(uuid)
+        assert guest.read_stats(domain, libvirt.VIR_DOMAIN_STATS_VCPU)["vcpu.current"] == 1
+        domain.destroy()
+        assert guest.read_stats(domain, libvirt.VIR_DOMAIN_STATS_VCPU) == {}
+        assert not guest.never_ran(domain)
+    assert lab_rig.hypervisor.find_domain("alpha", uuid) is None
 
 
 def test_a_daemon_that_was_restarted_is_found_again(lab: Lab, impatient: LibvirtHypervisor) -> None:

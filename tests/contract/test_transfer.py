@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tasks.model.domain import NO_JOB, DomainState
 from tasks.model.errors import OperatorMustFix, OutcomeUnknown
 from tests.contract.acting import MARK, code_of, order_for, transfer_running, wait_until
@@ -97,6 +99,19 @@ class TestTransfer:
             wait_until(lambda: rig.hypervisor.set_bandwidth(rig.source, uuid, 1))  # not before it has begun
             assert rig.hypervisor.set_bandwidth(rig.source, uuid, 50) is True
         assert rig.hypervisor.set_bandwidth(rig.source, new_identity()[1], 1) is False
+
+    def test_it_can_be_left_right_before_it_begins(self, rig: Rig) -> None:
+        uuid = rig.make(rig.source, running=True)
+        before = rig.hypervisor.find_domain(rig.source, uuid)
+
+        def leave() -> None:
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            rig.hypervisor.transfer(order_for(rig, uuid), leave)
+        assert rig.hypervisor.find_domain(rig.source, uuid) == before
+        assert rig.hypervisor.find_domain(rig.destination, uuid) is None
+        rig.hypervisor.transfer(order_for(rig, uuid))
 
     def test_abort_ends_it_at_the_source(self, rig: Rig) -> None:
         uuid = rig.make(rig.source, running=True)

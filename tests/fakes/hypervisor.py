@@ -91,6 +91,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
         self.bandwidth_takes_s = 0.0
         """How long it takes until a changed limit is in force."""
         self._held = False
+        self._gates: dict[bool, threading.Event] = {}
         self._abort_asked: set[str] = set()
         self._faults: dict[str, HypervisorError] = {}
         self._lose_reply = False
@@ -129,6 +130,16 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
             with self._changed:
                 self._held = False
                 self._changed.notify_all()
+
+    @contextmanager
+    def transfers_late(self, *, sent: bool) -> Iterator[None]:
+        """Transfers stand still before they begin: on their way to the source, or ``sent``, in its libvirt."""
+        gate = self._gates[sent] = threading.Event()
+        try:
+            yield
+        finally:
+            del self._gates[sent]
+            gate.set()
 
     @contextmanager
     def failing(self, call: str, error: HypervisorError) -> Iterator[None]:
@@ -296,8 +307,9 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
         """See the port."""
         with self._asked("delete_volume", host, effect=True) as there:
             target = _active_pool(there, host, pool).target
-            there.volumes.get(pool, {}).pop(name, None)
-            there.loose.pop(f"{target}/{name}", None)
+            gone = there.volumes.get(pool, {}).pop(name, None) or there.loose.pop(f"{target}/{name}", None)
+            if gone is not None:
+                there.contents.pop(gone.path, None)
 
     def delete_file(self, host: str, path: str) -> None:
         """See the port."""
@@ -391,8 +403,13 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
                     raise OperatorMustFix(code, f"{host}: {domain.name}", "")
             del there.domains[uuid]
 
-    def transfer(self, order: TransferOrder) -> None:
+    def transfer(self, order: TransferOrder, begin: Callable[[], None] = lambda: None) -> None:
         """See the port."""
+        with self._asked("transfer", order.source, faults=False) as there:
+            _demand(there, order.source, order.uuid)
+        self._wait_at_gate(sent=False)
+        begin()
+        self._wait_at_gate(sent=True)
         with self._changed:
             with self._asked("transfer", order.source, effect=True, faults=False) as there:
                 source = _demand(there, order.source, order.uuid)
@@ -464,8 +481,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
         """See the port."""
         with self._asked("remove_save", host, effect=True) as there:
             if uuid in there.domains:
-                there.domains[uuid].managed_save = False
-                there.loose.pop(f"{SAVE_DIRECTORY}/{there.domains[uuid].name}.save", None)
+                _drop_save(there, there.domains[uuid])
 
     def start_paused(self, host: str, xml: str) -> None:
         """See the port."""
@@ -496,8 +512,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
             domain = _demand(there, host, uuid)
             if not domain.active and domain.managed_save:
                 domain.go_on(paused=paused)
-                domain.managed_save = False
-                there.loose.pop(f"{SAVE_DIRECTORY}/{domain.name}.save", None)
+                _drop_save(there, domain)
 
     def fetch_saved_xml(self, host: str, path: str) -> str:
         """See the port."""
@@ -582,6 +597,11 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
             if effect:
                 self.calls.append((call, host))
             yield self.hosts[host]
+
+    def _wait_at_gate(self, *, sent: bool) -> None:
+        gate = self._gates.get(sent)
+        if gate is not None:
+            gate.wait(HELD_AT_MOST_S)
 
     def _incoming(self, order: TransferOrder, source: FakeDomain) -> FakeDomain:
         """The paused guest that libvirt prepares on the destination before any memory is sent."""
@@ -710,6 +730,12 @@ def _active_pool(there: FakeHost, host: str, name: str) -> Pool:
     if not pool.active:
         raise OperatorMustFix("POOL_INACTIVE", f"{host}: pool {name} is not active", "")
     return pool
+
+
+def _drop_save(there: FakeHost, domain: FakeDomain) -> None:
+    domain.managed_save, path = False, f"{SAVE_DIRECTORY}/{domain.name}.save"
+    there.loose.pop(path, None)
+    there.contents.pop(path, None)
 
 
 def _check_transferable(source: FakeDomain, host: str) -> None:

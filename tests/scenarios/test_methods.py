@@ -289,6 +289,28 @@ def test_saved_and_broken_when_it_goes_on_already(running: Stack, make_guest: Ca
         watch.check_continued()
 
 
+@pytest.mark.parametrize("point", ["verify.claimed", "finish.claimed"])
+def test_saved_and_lost_before_it_goes_on(
+    running: Stack, lab: Lab, make_guest: Callable[..., Guest], point: str
+) -> None:
+    """Somebody destroys it while it stands paused on the destination: its memory is taken up again where it was."""
+    guest = make_guest("way-lost", **BUSY)
+    guest.wait_verified(1)
+    running.hold(point)
+    with guest.watch() as watch:
+        asked = running.client.submit({"vm": guest.name, "destination": "beta", "method": "saved"})
+        running.wait_held()
+        lab.host("beta").virsh("destroy", guest.name)
+        running.release()
+        record = running.wait_end(asked.id)
+        assert record.state is State.FAILED, running.diagnosis(record.id)
+        assert record.error is not None
+        assert record.error.code == "VERIFY_FAILED"
+        guest.wait_verified_anew("alpha")
+        check_invariants(running, guest, record, was_running=True, autostart=False, watch=watch)
+        watch.check_continued()
+
+
 def test_paused_and_moved_again_without_having_run(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
     """QEMU 7.2 would die of it: observed, and refused."""
     guest = make_guest("never-ran", start="paused")

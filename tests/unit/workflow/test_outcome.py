@@ -160,9 +160,12 @@ def test_an_active_source_alone_is_never_called_moved_and_an_absent_one_never_at
         (DomainState.PAUSED, 1, False),
         (DomainState.PAUSED, 5, True),
         (DomainState.PAUSED, 10, True),
+        (DomainState.SHUTOFF, 0, True),
         (DomainState.SHUTOFF, 1, False),
+        (DomainState.SHUTOFF, 2, True),
         (DomainState.SHUTOFF, 3, True),
         (DomainState.SHUTOFF, 6, True),
+        (DomainState.SHUTOFF, 8, True),
         (DomainState.CRASHED, 0, True),
     ],
 )
