@@ -13,6 +13,8 @@ scheme of the URL that Flower connects to.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from celery import Task, signals
@@ -105,6 +107,26 @@ class GuardedQoS(kombu_redis.QoS):
         except (*self.channel.connection_errors, AttributeError, AssertionError) as error:
             log.info("%d messages in work are not put back: %s", len(self._delivered), type(error).__name__)
             self._delivered.clear()
+
+    def ack(self, delivery_tag: str) -> None:
+        """Done with it. A task that ends while its connection is given up comes too late: seen to end a worker."""
+        with self._unless_given_up(delivery_tag):
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """The same, for what is not to be done."""
+        with self._unless_given_up(delivery_tag):
+            super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _unless_given_up(self, delivery_tag: str) -> Iterator[None]:
+        """A closed channel has lost its connection, and with it the address; what it held is given out again."""
+        try:
+            yield
+        except AttributeError:
+            if self.channel.connection is not None:
+                raise
+            log.info("%s is not acknowledged, its connection was given up: it comes again", delivery_tag)
 
 
 class GuardedChannel(kombu_redis.Channel):

@@ -36,17 +36,18 @@ def look_everywhere(hypervisor: Hypervisor, hosts: Sequence[str], vm: str) -> Si
     return Sightings(views, failed)
 
 
-def choose_source(sightings: Sightings, vm: str, source: str | None) -> DomainView:
+def choose_source(sightings: Sightings, vm: str, source: str | None, destination: str = "") -> DomainView:
     """Decide which sighting is meant: the named source, else the only host, else the only one where it is active.
+
+    Another VM of this name on the ``destination`` cannot be meant, and is preflight's to tell.
 
     Raises:
         InvalidRequest: ``VM_NOT_FOUND``, ``VM_NOT_ON_SOURCE``, ``SOURCE_UNREACHABLE``, ``VM_AMBIGUOUS``,
             ``VM_RUNS_TWICE``.
     """
-    views = sightings.views
     if source is not None:
         return _on_named_source(sightings, vm, source)
-    _refuse_namesakes(views, vm)
+    views = _without_namesakes(sightings.views, vm, destination)
     active = _settled([v for v in views if v.active])
     if len(active) > 1:
         where = ", ".join(v.host for v in active)
@@ -68,13 +69,15 @@ def choose_source(sightings: Sightings, vm: str, source: str | None) -> DomainVi
     raise InvalidRequest("VM_NOT_FOUND", f"{vm} is on no host of the inventory", "vmferry vms shows all VMs")
 
 
-def _refuse_namesakes(views: Sequence[DomainView], vm: str) -> None:
+def _without_namesakes(views: Sequence[DomainView], vm: str, destination: str) -> list[DomainView]:
     """A name is each host's own: two VMs of one name are neither one that runs twice, nor one of which either may be
     taken."""
-    if len({view.uuid for view in views}) > 1:
+    meant = {view.uuid for view in views if view.host != destination} or {view.uuid for view in views}
+    if len(meant) > 1:
         where = ", ".join(f"{view.uuid} on {view.host}" for view in views)
         message = f"different VMs are called {vm}: {where}"
         raise InvalidRequest("VM_AMBIGUOUS", message, "name it by its UUID, or say which one is meant with --from")
+    return [view for view in views if view.uuid in meant]
 
 
 def _settled(active: list[DomainView]) -> list[DomainView]:

@@ -61,7 +61,7 @@ def survey(
         HypervisorError: a host that must be read does not answer.
     """
     sightings = look_everywhere(hypervisor, hosts, request.vm)
-    view = choose_source(sightings, request.vm, request.source)
+    view = choose_source(sightings, request.vm, request.source, request.destination)
     if view.host == request.destination:
         return _already_there(request, view)
     how, refusals = _choose_method(request, view)

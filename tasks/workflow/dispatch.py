@@ -177,9 +177,8 @@ def _locate(runtime: Runtime, record: RunRecord) -> RunRecord | None:
     if record.uuid is not None and record.source is not None:
         return record
     try:
-        view = choose_source(
-            look_everywhere(runtime.hypervisor, runtime.hosts, record.request.vm), record.vm, record.request.source
-        )
+        sightings = look_everywhere(runtime.hypervisor, runtime.hosts, record.request.vm)
+        view = choose_source(sightings, record.vm, record.request.source, record.destination)
     except InvalidRequest as error:
         _refuse(runtime, record, error)
         return None

@@ -38,3 +38,24 @@ def test_closing_a_lost_connection_with_messages_in_work(monkeypatch: pytest.Mon
         server.start()
         # What was in work is still known to Redis, and is given out again when its time is over.
         assert server.client().hlen("unacked") == 2
+
+
+@pytest.mark.parametrize("call", ["ack", "reject"])
+def test_a_message_that_is_done_when_its_connection_is_gone(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """A thread ends its task between the loss and the new connection; seen to end a control worker."""
+    kit: Any = kombu
+    monkeypatch.setitem(kombu.transport._transport_cache, "redis", GuardedTransport)
+    arrived: list[Any] = []
+    with RedisServer() as server:
+        connection = kit.Connection(server.url)
+        queue = kit.Queue("work")
+        connection.Producer().publish({}, routing_key="work", serializer="json", declare=[queue])
+        channel: Any = connection.default_channel
+        kit.Consumer(channel, [queue], callbacks=[lambda _, message: arrived.append(message)]).consume()
+        with suppress(TimeoutError):
+            while True:
+                connection.drain_events(timeout=0.5)
+        channel._disconnect_pools()
+        channel.connection = None  # as Channel.close leaves it
+        getattr(arrived[0], call)()
+        assert server.client().hlen("unacked") == 1
