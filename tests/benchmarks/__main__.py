@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -27,10 +28,18 @@ from tests.benchmarks.guide import FILL_MIB as GUIDE_FILL_MIB
 from tests.benchmarks.guide import LINK_MBIT_S, MEMORY_MIB, POLICY, Trip, guide_figures, make_guest, measure_trips
 from tests.benchmarks.incremental import IncrementalTrip, incremental_figures, measure_incremental
 from tests.benchmarks.long_queue import FEW, MANY, measure_queues, queue_figures
-from tests.benchmarks.offline import FileRound, file_figures, measure_files
+from tests.benchmarks.offline import OURS, FileRound, file_figures, measure_files
 from tests.benchmarks.pairs import Pair, measure_pairs
 from tests.benchmarks.planning import measure_placement, measure_plans, plan_figures
-from tests.benchmarks.report import Figure, figures_of, flight_figures, machine, print_table, write_json
+from tests.benchmarks.report import (
+    Figure,
+    describe,
+    figures_of,
+    flight_figures,
+    machine,
+    print_table,
+    write_json,
+)
 from tests.benchmarks.rig import running_rig
 from tests.benchmarks.watching import measure_watching, watching_figures
 from tests.lab import Lab, LabError, LabUnavailable
@@ -86,58 +95,60 @@ def _options() -> argparse.Namespace:
 
 
 def _measure(lab: Lab, options: argparse.Namespace) -> None:
-    wanted = {"tcp": options.pairs, "ssh": options.ssh_pairs}
-    wanted = {transport: count for transport, count in wanted.items() if count > 0}
+    """Each part is told and written down when it is done: the whole takes more than an hour."""
+    pairs = {"tcp": options.pairs, "ssh": options.ssh_pairs}
+    pairs = {transport: count for transport, count in pairs.items() if count > 0}
+    about = machine(lab.virt_type) | {"pairs": pairs, "fill_mib": options.fill_mib}
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
-    for transport, count in wanted.items():
-        pairs = _pairs(lab, transport, count, options.fill_mib)
-        raw[transport] = [asdict(pair) for pair in pairs]
-        figures += figures_of(transport, pairs, goals=transport == "tcp")
+    for found, measured in _parts(lab, options, pairs):
+        figures += found
+        raw |= measured
+        for figure in found:
+            console.print(f"  {describe(figure)}", markup=False)
+        write_json(options.json, figures, about, raw)
+    print_table(figures, about)
+
+
+def _parts(
+    lab: Lab, options: argparse.Namespace, pairs: dict[str, int]
+) -> Iterator[tuple[list[Figure], dict[str, Any]]]:
+    """Figures of each part that is wanted, and every single measurement."""
+    for transport, count in pairs.items():
+        found = _pairs(lab, transport, count, options.fill_mib)
+        yield figures_of(transport, found, goals=transport == "tcp"), {transport: [asdict(pair) for pair in found]}
     if options.copies:
         copies = _copies(lab, options.copies)
-        raw["copies"] = [asdict(pair) for pair in copies]
-        figures += copy_figures(copies)
+        yield copy_figures(copies), {"copies": [asdict(pair) for pair in copies]}
     if options.files:
         rounds = _files(lab, options.files)
-        raw["files"] = [asdict(one) for one in rounds]
-        figures += file_figures(rounds)
+        yield file_figures(rounds), {"files": [asdict(one) for one in rounds]}
     if options.incremental:
         trips = _incremental(lab, options.incremental)
-        raw["incremental"] = [asdict(trip) for trip in trips]
-        figures += incremental_figures(trips)
+        yield incremental_figures(trips), {"incremental": [asdict(trip) for trip in trips]}
     if options.guide:
         guide = _guide(lab, options.guide)
-        raw["guide"] = [asdict(trip) for trip in guide]
-        figures += guide_figures(guide)
+        yield guide_figures(guide), {"guide": [asdict(trip) for trip in guide]}
     if options.plans:
         with running_rig(lab, "tcp") as rig:
-            raw["plans"] = measure_plans(rig, options.plans)
-        raw["placement"] = measure_placement(10)
-        figures += plan_figures(raw["plans"], raw["placement"])
+            plans, placement = measure_plans(rig, options.plans), measure_placement(10)
+        yield plan_figures(plans, placement), {"plans": plans, "placement": placement}
     if options.flight:
         flight = _flight(lab, options.flight)
-        raw["flight"] = asdict(flight)
-        figures += flight_figures(flight)
+        yield flight_figures(flight), {"flight": asdict(flight)}
     if options.adoptions:
-        figures.append(_adoption(lab, options.adoptions))
+        yield [_adoption(lab, options.adoptions)], {}
     if options.drains:
         drains = _drains(lab, options.drains)
-        raw["drains"] = [asdict(one) for one in drains]
-        figures += drain_figures(drains)
+        yield drain_figures(drains), {"drains": [asdict(one) for one in drains]}
     if options.queues:
         console.print(f"queues of {FEW} and {MANY} migrations on hosts that cost nothing")
         few, many = measure_queues(options.queues)
-        raw["queues"] = [asdict(one) for one in few + many]
-        figures += queue_figures(few, many)
+        yield queue_figures(few, many), {"queues": [asdict(one) for one in few + many]}
     if not options.no_flower:
         console.print("Flower with 10,000 finished steps")
         watching = measure_watching()
-        raw["flower"] = asdict(watching)
-        figures += watching_figures(watching)
-    about = machine(lab.virt_type) | {"pairs": wanted, "fill_mib": options.fill_mib}
-    print_table(figures, about)
-    write_json(options.json, figures, about, raw)
+        yield watching_figures(watching), {"flower": asdict(watching)}
 
 
 def _pairs(lab: Lab, transport: str, count: int, fill_mib: int) -> list[Pair]:
@@ -176,7 +187,12 @@ def _files(lab: Lab, count: int) -> list[FileRound]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=lab.spec.folder)))
         rig = stack.enter_context(running_rig(lab, "tcp"))
-        return list(measure_files(rig, folder, rounds))
+        done = []
+        for one in measure_files(rig, folder, rounds):
+            ratios = ", ".join(f"{way} {one.ratio(way):.2f} ×" for way in OURS)
+            console.print(f"  {one.image}, {one.mbit} Mbit/s: {ratios} of the best other")
+            done.append(one)
+        return done
 
 
 def _incremental(lab: Lab, count: int) -> list[IncrementalTrip]:

@@ -137,6 +137,13 @@ def print_table(figures: Sequence[Figure], about: dict[str, Any]) -> None:
     Console(highlight=False, width=None if os.isatty(1) else 150).print(table)
 
 
+def describe(figure: Figure) -> str:
+    """One line."""
+    digits = 2 if figure.unit == "×" else 1
+    goal = "" if figure.goal is None else f" (goal: {figure.goal:g}, {'met' if figure.met else 'MISSED'})"
+    return f"{figure.name}: {figure.value:.{digits}f} {figure.unit}{goal}"
+
+
 def _row(figure: Figure) -> list[str]:
     verdict = {None: "", True: "[green]met[/]", False: "[bold red]MISSED[/]"}[figure.met]
     verdict += "" if figure.settled else ", within noise"
