@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from config.section import Section
-from tasks.model.request import FindingCode, HostName, Label, PolicyName, RemedyName, VmName
+from tasks.model.request import FindingCode, HostName, Label, Passed, PolicyName, RemedyName, Times, VmName
 
 RecurringName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,23}$")]
 """Ids of drains begin with it, and have 48 characters at most."""
@@ -89,15 +89,5 @@ class RecurringDrainSettings(Section):
 
     def return_values(self) -> dict[str, Any]:
         """Those that are also the return's."""
-        names = (
-            "may_shut_off",
-            "policy",
-            "priority",
-            "accept",
-            "remedies",
-            "labels",
-            "verify",
-            "source_disks",
-            "data_path",
-        )
+        names = ("may_shut_off", *(name for name in Passed.model_fields if name not in Times.model_fields))
         return {name: getattr(self, name) for name in names}

@@ -74,12 +74,10 @@ def drain(
     from tasks.rendering.drains import print_drain_plan
 
     values: dict[str, Any] = {"host": host, "strict": strict, "shut_off": shut_off, "policy": policy}
+    values |= {"priority": priority, "verify": verify, "source_disks": source_disks, "data_path": data_path}
     more = {"to": to, "leave": leave, "accept": accept, "remedies": remedy, "labels": parse_labels(label or [])}
     more["may_shut_off"] = may_shut_off
     values |= {name: value for name, value in more.items() if value}
-    chosen = {"priority": (priority, 0), "verify": (verify, "auto"), "source_disks": (source_disks, "keep")}
-    chosen["data_path"] = (data_path, "auto")
-    values |= {name: value for name, (value, default) in chosen.items() if value != default}
     values |= times_of(window, time_zone, not_before, deadline)
     with closing(_client()) as client:
         if back or return_of:

@@ -141,8 +141,9 @@ def cordon_reason(drain_id: str) -> str:
 
 def by_hand(known: Cordon | None, reason: str) -> str:
     """The reason of a cordon that a person puts: never the one by which a drain knows its own, and lifts it."""
-    ours = known is not None and known.reason.startswith(cordon_reason(""))
-    return f"by hand, during {known.reason}" if ours and known is not None and not reason else reason
+    if reason or known is None or not known.reason.startswith(cordon_reason("")):
+        return reason
+    return f"by hand, during {known.reason}"
 
 
 def is_lifted(request: DrainRequest, cordon: Cordon) -> bool:

@@ -13,6 +13,13 @@ from tasks.transport import GuardedChannel, GuardedTransport
 from tests.queue.harness import RedisServer
 
 
+def drain(connection: Any) -> None:
+    """Take everything that has come."""
+    with suppress(TimeoutError):
+        while True:
+            connection.drain_events(timeout=0.5)
+
+
 def test_closing_a_lost_connection_with_messages_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """kombu closes it a second time when the transport has forgotten its address; seen to end a worker."""
     kit: Any = kombu
@@ -26,9 +33,7 @@ def test_closing_a_lost_connection_with_messages_in_work(monkeypatch: pytest.Mon
         assert isinstance(connection.default_channel, GuardedChannel)
         channel: Any = connection.default_channel
         kit.Consumer(channel, [queue], callbacks=[lambda body, _: arrived.append(body)]).consume()
-        with suppress(TimeoutError):
-            while True:
-                connection.drain_events(timeout=0.5)
+        drain(connection)
         assert arrived == [{"number": 0}, {"number": 1}]
         server.kill()
         with suppress(*connection.connection_errors):
@@ -52,9 +57,7 @@ def test_a_message_that_is_done_when_its_connection_is_gone(monkeypatch: pytest.
         connection.Producer().publish({}, routing_key="work", serializer="json", declare=[queue])
         channel: Any = connection.default_channel
         kit.Consumer(channel, [queue], callbacks=[lambda _, message: arrived.append(message)]).consume()
-        with suppress(TimeoutError):
-            while True:
-                connection.drain_events(timeout=0.5)
+        drain(connection)
         channel._disconnect_pools()
         channel.connection = None  # as Channel.close leaves it
         getattr(arrived[0], call)()
