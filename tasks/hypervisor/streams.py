@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import libvirt
 
 from tasks.hypervisor.connection import Connection
+from tasks.hypervisor.digest import Digest
 from tasks.model.disks import ChunkOrder, ImagePiece
 from tasks.model.errors import OperatorMustFix
 
@@ -39,57 +40,6 @@ def _side(*, reading: bool) -> Iterator[None]:
         raise Broken(error, reading=reading) from None
 
 
-class Digest:
-    """SHA-256 of what a reader of the file would see, whatever of it is stored as holes.
-
-    Blocks of zeros count by their number alone, so that a sparse terabyte costs nothing.
-    """
-
-    BLOCK = 64 * 1024
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._zeros = 0
-        self._rest = b""
-        self._nothing = bytes(self.BLOCK)
-
-    def data(self, piece: bytes) -> None:
-        """The next bytes."""
-        piece = self._rest + piece
-        whole = len(piece) - len(piece) % self.BLOCK
-        for start in range(0, whole, self.BLOCK):
-            self._block(piece[start : start + self.BLOCK])
-        self._rest = piece[whole:]
-
-    def hole(self, length: int) -> None:
-        """So many zeros."""
-        head = min(length, -len(self._rest) % self.BLOCK)
-        if head:
-            self.data(bytes(head))
-        length -= head
-        blocks, tail = divmod(length, self.BLOCK)
-        self._zeros += blocks
-        if tail:
-            self.data(bytes(tail))
-
-    def hexdigest(self) -> str:
-        """The checksum of everything so far."""
-        if self._rest:
-            self._block(self._rest)
-            self._rest = b""
-        final = self._hash.copy()
-        final.update(b"zeros %d" % self._zeros)
-        return final.hexdigest()
-
-    def _block(self, block: bytes) -> None:
-        if len(block) == self.BLOCK and block == self._nothing:
-            self._zeros += 1
-            return
-        self._hash.update(b"zeros %d data %d " % (self._zeros, len(block)))
-        self._zeros = 0
-        self._hash.update(block)
-
-
 def copy_chunk(source: Connection, destination: Connection, order: ChunkOrder, tick: Tick) -> str:
     """Copy one piece of a file from volume to volume; returns the checksum of what was read.
 
@@ -102,7 +52,8 @@ def copy_chunk(source: Connection, destination: Connection, order: ChunkOrder, t
     rest = order.offset + skipped, order.length - skipped
     reader, digest = _Slices(source, order.source_path, *rest, order.at_once or order.length), Digest()
     try:
-        writer = _Writer(destination, order)
+        there = () if order.fresh else _data_of(destination, order, tick)
+        writer = _Writer(destination, order.destination_path, order.offset, order.length, there)
     except BaseException:
         reader.abort()
         raise
@@ -141,7 +92,7 @@ def write_zeros(connection: Connection, path: str, offset: int, length: int) -> 
     Raises:
         Broken
     """
-    writer = _Writer(connection, ChunkOrder("", "", "", path, offset, length, fresh=False))
+    writer = _Writer(connection, path, offset, length, [(offset, offset + length)])
     try:
         writer.hole(length)
         writer.finish()
@@ -313,33 +264,74 @@ class _Slices:
         self._reader.abort()
 
 
+def _data_of(destination: Connection, order: ChunkOrder, tick: Tick) -> list[tuple[int, int]]:
+    """Where in its place there is data already: first byte of each stretch, and the first after it."""
+    found: list[tuple[int, int]] = []
+    at = order.offset
+    try:
+        reader = _Reader(destination, order.destination_path, at, order.length)
+        try:
+            for piece, hole in reader:
+                end = at + (hole or len(piece))
+                if piece:
+                    begin = found.pop()[0] if found and found[-1][1] == at else at
+                    found.append((begin, end))
+                at = end
+                tick(0)
+        except BaseException:
+            reader.abort()
+            raise
+    except Broken as broken:  # on the side that is written to
+        raise Broken(broken.error, reading=False) from None
+    return found
+
+
+def cut_hole(begin: int, end: int, there: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bool]]:
+    """The lengths into which a hole falls over what is there, in order, each with whether it has to be written."""
+    for first, last in there[max(0, bisect_right(there, (begin, end)) - 1) :]:
+        if first >= end or begin >= end:
+            break
+        if last <= begin:
+            continue
+        if first > begin:
+            yield first - begin, False
+            begin = first
+        yield min(last, end) - begin, True
+        begin = min(last, end)
+    if begin < end:
+        yield end - begin, False
+
+
 class _Writer:
-    """Writes from an offset on.
+    """Writes from an offset on. Holes are left out, but zeros are written where something is ``there``: libvirt skips
+    over a hole, and leaves what it finds."""
 
-    On a fresh, sparse volume holes are left out; otherwise they are written as zeros, since libvirt skips over a hole
-    and leaves what was there.
-    """
-
-    def __init__(self, connection: Connection, order: ChunkOrder) -> None:
-        self._sparse = order.fresh
-        self._zeros = b"" if order.fresh else bytes(PIECE)
-        flags = libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM if order.fresh else 0
+    def __init__(
+        self, connection: Connection, path: str, offset: int, length: int, there: Sequence[tuple[int, int]]
+    ) -> None:
+        self._at, self._there, self._zeros = offset, there, bytes(PIECE)
         with _side(reading=False):
             self._stream: Any = connection.newStream(0)
-            volume = connection.storageVolLookupByPath(order.destination_path)
-            volume.upload(self._stream, order.offset, order.length, flags)
+            volume = connection.storageVolLookupByPath(path)
+            volume.upload(self._stream, offset, length, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
 
     def data(self, piece: bytes) -> None:
         view = memoryview(piece)
+        self._at += len(piece)
         while view:
             with _side(reading=False):
                 view = view[self._stream.send(bytes(view)) :]
 
     def hole(self, length: int) -> None:
-        if self._sparse:
-            with _side(reading=False):
-                self._stream.sendHole(length)
-            return
+        for part, written in cut_hole(self._at, self._at + length, self._there):
+            if written:
+                self._zero(part)
+            else:
+                self._at += part
+                with _side(reading=False):
+                    self._stream.sendHole(part)
+
+    def _zero(self, length: int) -> None:
         while length > 0:
             self.data(self._zeros[: min(length, PIECE)])
             length -= PIECE

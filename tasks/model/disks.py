@@ -29,6 +29,8 @@ class BackingFile(Frozen):
     """Where it is copied to when that is necessary, which may turn out only when both are compared."""
     volume: str = ""
     copy_path: str = ""
+    chunk_bytes: int = 0
+    """As of a `FileCopy`."""
 
     def copied(self) -> BackingFile:
         """The same, copied."""
@@ -50,6 +52,9 @@ class FileCopy(Frozen):
     """It exists already, and is no volume of ours."""
     below: str | None = None
     """The file below it on the destination, which its header has to name; None when there is none."""
+    chunk_bytes: int = 0
+    """How long the pieces are in which it is copied; 0: as long as those of a file without holes. What was recorded of
+    it is read by this, so that it stays as it was planned."""
 
 
 class DiskCopy(Frozen):
@@ -77,6 +82,8 @@ class DiskCopy(Frozen):
     """Length of the file when it is copied byte for byte through the worker; 0: the hypervisor mirrors the disk."""
     modified: str = ""
     """When the file was last written, as the source says; it must not change while it is copied."""
+    chunk_bytes: int = 0
+    """As of a `FileCopy`."""
     kind: Literal["file", "block", "volume"] = "file"
     """How the destination's definition names it."""
     device: bool = False
@@ -106,6 +113,7 @@ class DiskCopy(Frozen):
             path=self.path,
             device=self.device,
             below=below[0],
+            chunk_bytes=self.chunk_bytes,
         )
         return (*(file for file in reversed(found) if file is not None), *((own,) if self.length_bytes else ()))
 
@@ -121,6 +129,7 @@ class DiskCopy(Frozen):
             volume=base.volume,
             path=base.path,
             below=below,
+            chunk_bytes=base.chunk_bytes,
         )
 
 
@@ -223,7 +232,7 @@ class ChunkOrder:
     offset: int
     length: int
     fresh: bool
-    """Nothing was ever written to this piece of the volume: holes may be left out."""
+    """Nothing was ever written to this piece of the volume; otherwise holes are written where it has anything."""
     head: bytes = b""
     """What is written instead of the first bytes of the piece."""
     at_once: int = 0

@@ -9,6 +9,7 @@ from tasks.model.domain import Disk, Mark
 from tasks.model.finding import Finding, blocker
 from tasks.model.host import Pool
 from tasks.model.request import Storage
+from tasks.planning.chunks import size_chunks
 from tasks.planning.sharing import find_sharing
 from tasks.planning.situation import Situation
 from tasks.planning.volume_name import mark_volume_name
@@ -64,6 +65,7 @@ def _place(s: Situation, image: ImageFile, key: str, pool: Pool, mark: Mark) -> 
         pool=pool.name,
         volume=volume,
         copy_path=copy_path,
+        chunk_bytes=size_chunks(image.length_bytes, image.allocation_bytes),
     )
     if find_sharing(image.path, s.source, s.destination).proven:
         return base.model_copy(update={"how": "shared", "path": image.path})

@@ -11,6 +11,7 @@ from tasks.model.host import Pool
 from tasks.model.request import EVERY_DISK, Storage
 from tasks.planning.chain import CODES as CHAIN_CODES
 from tasks.planning.chain import FORMATS, check_chain, place_chain
+from tasks.planning.chunks import size_chunks
 from tasks.planning.situation import Situation
 from tasks.planning.storage import is_copied
 from tasks.planning.volume_name import MAX_BYTES, mark_volume_name
@@ -100,6 +101,7 @@ def _copy(s: Situation, disk: Disk, found: DiskSize | ImageFile, pool: Pool | No
         source_path=file.path if file else "",
         length_bytes=file.length_bytes if file and not s.mirrored_off else 0,
         modified=file.modified if file else "",
+        chunk_bytes=size_chunks(file.length_bytes, file.allocation_bytes) if file else 0,
         backing=place_chain(s, disk, pool, mark) if pool else (),
     )
 

@@ -36,10 +36,10 @@ def copy_files(run: StepRun) -> None:
     """
     reopen_windows(run)
     meter = _Meter(run)
-    if any(len(run.record.ledger.get(file.key, ())) < len(chunks_of(file.length_bytes)) for file in _files(run)):
+    if any(len(run.record.ledger.get(file.key, ())) < len(_chunks(file)) for file in _files(run)):
         meter.begin()
     for file in _files(run):
-        for number, (offset, length) in enumerate(chunks_of(file.length_bytes)):
+        for number, (offset, length) in enumerate(_chunks(file)):
             if number >= len(run.record.ledger.get(file.key, ())):
                 _copy_chunk(run, file, number, (offset, length), meter)
             meter.arrived(length)
@@ -54,7 +54,7 @@ def check_contents(run: StepRun) -> None:
     """
     for file in _files(run):
         sums = run.record.ledger.get(file.key, ())
-        for (offset, length), wanted in zip(chunks_of(file.length_bytes), sums, strict=True):
+        for (offset, length), wanted in zip(_chunks(file), sums, strict=True):
             found = run.hypervisor.hash_chunk(run.destination, file.path, offset, length, _interruptible(run))
             if found != wanted:
                 message = f"{file.path} on {run.destination} differs from {file.source_path} after byte {offset}"
@@ -94,7 +94,7 @@ def find_changed_devices(run: StepRun, tick: Callable[[int], None]) -> list[str]
 
 
 def _reads_as_copied(run: StepRun, file: FileCopy, tick: Callable[[int], None]) -> bool:
-    pieces = zip(chunks_of(file.length_bytes), run.record.ledger.get(file.key, ()), strict=True)
+    pieces = zip(_chunks(file), run.record.ledger.get(file.key, ()), strict=True)
     for number, ((offset, length), wanted) in enumerate(pieces):
         if number == 0 and file.below is not None:
             continue  # its header may have been changed on its way
@@ -105,6 +105,10 @@ def _reads_as_copied(run: StepRun, file: FileCopy, tick: Callable[[int], None]) 
 
 def _files(run: StepRun) -> tuple[FileCopy, ...]:
     return (*run.record.files, *(file for copy in run.record.copies for file in copy.files))
+
+
+def _chunks(file: FileCopy) -> tuple[tuple[int, int], ...]:
+    return chunks_of(file.length_bytes, file.chunk_bytes)
 
 
 def _copy_chunk(run: StepRun, file: FileCopy, number: int, piece: tuple[int, int], meter: _Meter) -> None:

@@ -14,6 +14,7 @@ from tasks.model.domain import DomainState, DomainView
 from tasks.model.errors import OperatorMustFix
 from tasks.model.request import Method
 from tasks.model.run import JournalEntry
+from tasks.planning.chunks import size_chunks
 from tasks.planning.outcome import SHUTOFF_SHUTDOWN, Outcome, describe, describe_damage, is_ours
 from tasks.planning.volume_name import mark_volume_name
 from tasks.steps.copying import copy_files, find_changed
@@ -98,7 +99,9 @@ def _as_it_is(run: StepRun, copy: DiskCopy) -> DiskCopy:
     found = run.hypervisor.find_volume_at(run.source, copy.source_path)
     if found is None:
         raise OperatorMustFix("SOURCE_CHANGED", f"{copy.source_path} is gone from {run.source}", "look for it")
-    return copy.model_copy(update={"length_bytes": found.length_bytes, "modified": found.modified})
+    chunk_bytes = size_chunks(found.length_bytes, found.allocation_bytes)
+    size = {"length_bytes": found.length_bytes, "chunk_bytes": chunk_bytes}
+    return copy.model_copy(update={**size, "modified": found.modified})
 
 
 def _restore(run: StepRun) -> None:

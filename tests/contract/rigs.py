@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 import uuid as uuid_module
@@ -22,6 +23,7 @@ from tests.contract.busy_guest import busy_disk
 from tests.fakes.domain import PAUSED_USER, SHUTOFF_SHUTDOWN
 from tests.fakes.hypervisor import FakeHypervisor, domain_xml
 
+BLOCK = 64 * 1024
 GONE = "gone"
 """A host of the inventory that never answers."""
 
@@ -84,7 +86,7 @@ class Rig(Protocol):
         """And goes again."""
 
     def write_file(self, host: str, path: Path, contents: bytes) -> None:
-        """A file has these contents, behind libvirt's back."""
+        """A file has these contents, behind libvirt's back; zeros are holes where a file can have some."""
 
     def read_file(self, host: str, path: Path) -> bytes:
         """What is in a file."""
@@ -286,7 +288,11 @@ class LibvirtRig:
         path.unlink()
 
     def write_file(self, host: str, path: Path, contents: bytes) -> None:  # noqa: ARG002
-        path.write_bytes(contents)
+        with path.open("wb") as file:
+            file.truncate(len(contents))
+            for start in range(0, len(contents), BLOCK):
+                if any(block := contents[start : start + BLOCK]):
+                    os.pwrite(file.fileno(), block, start)
 
     def read_file(self, host: str, path: Path) -> bytes:  # noqa: ARG002
         return path.read_bytes()

@@ -174,6 +174,17 @@ class TestContents:
         rig.hypervisor.copy_chunk(replace(whole, fresh=False), lambda _: None)
         assert rig.read_file(rig.destination, Path(made.path)) == contents
 
+    def test_what_was_begun_before_stays_sparse(self, rig: Rig) -> None:
+        """What an owner left that died half-way is of the same file: nothing is filled that is a hole on both sides."""
+        contents = b"x" * 70_000 + bytes(8 * MIB - 70_000) + b"y" * MIB
+        _, whole = self.prepare(rig, contents)
+        rig.hypervisor.copy_chunk(replace(whole, length=50_000), lambda _: None)
+        rig.hypervisor.copy_chunk(replace(whole, fresh=False), lambda _: None)
+        assert rig.read_file(rig.destination, Path(whole.destination_path)) == contents
+        made = rig.hypervisor.find_volume_at(rig.destination, whole.destination_path)
+        assert made is not None
+        assert made.allocation_bytes < 2 * MIB
+
     def test_another_beginning(self, rig: Rig) -> None:
         """What is written is what the checksum is of; the rest stays as it is."""
         contents = bytes(range(256)) * 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.hypervisor.streams import Digest
+from tasks.hypervisor.digest import Digest
 
 B = Digest.BLOCK
 runs = st.lists(st.tuples(st.booleans(), st.integers(1, 3 * B)), max_size=6)

@@ -12,7 +12,7 @@ from tasks.model.disks import DiskSize, ImageFile, Volume
 from tasks.model.domain import Mark
 from tasks.model.finding import Finding
 from tasks.model.request import Method, Storage
-from tasks.planning.chunks import MOST_CHUNKS, chunks_of
+from tasks.planning.chunks import LARGEST, MIB, MOST_CHUNKS, SMALLEST, chunks_of, size_chunks
 from tasks.planning.copies import copies_of
 from tasks.planning.domain_xml import parse_domain
 from tasks.planning.situation import Situation
@@ -163,13 +163,45 @@ def test_what_the_destination_has_is_used_only_when_it_is_asked_for_and_of_the_s
     assert copies_of(other)[0].backing[1].copied() == copies_of(other)[0].backing[1]
 
 
-@given(st.integers(0, 10 * 1024**4))
-def test_chunks_cover_a_file_without_gaps_and_are_not_many(length: int) -> None:
-    chunks = chunks_of(length)
+@given(st.integers(0, 10 * 1024**4), st.one_of(st.just(0), st.integers(1, 2 * LARGEST)))
+def test_chunks_cover_a_file_without_gaps_and_are_not_many(length: int, each: int) -> None:
+    chunks = chunks_of(length, each)
     assert sum(size for _, size in chunks) == length
     assert [offset for offset, _ in chunks] == [sum(size for _, size in chunks[:n]) for n in range(len(chunks))]
     assert all(size > 0 for _, size in chunks)
     assert len(chunks) <= MOST_CHUNKS
+
+
+@pytest.mark.parametrize(
+    ("length_mib", "allocation_mib", "expected_mib"),
+    [
+        (4096, 4096, 64),
+        (4096, 8192, 64),
+        (4096, 1024, 256),
+        (4096, 300, 873),
+        (4096, 0, 1024),
+        (0, 0, 64),
+        (10, 10, 64),
+    ],
+)
+def test_pieces_of_a_sparse_file_are_longer(length_mib: int, allocation_mib: int, expected_mib: int) -> None:
+    assert size_chunks(length_mib * MIB, allocation_mib * MIB) == expected_mib * MIB
+
+
+@given(st.integers(0, 10 * 1024**4), st.integers(0, 10 * 1024**4))
+def test_pieces_are_neither_tiny_nor_endless(length: int, allocation: int) -> None:
+    assert SMALLEST <= size_chunks(length, allocation) <= LARGEST
+
+
+def test_a_copy_keeps_the_pieces_that_it_was_planned_with() -> None:
+    """Of its disk and of what is below; what says nothing of them has those of a file without holes."""
+    (copy,) = copies_of(copying(LOCAL_DISK, offline=True, **CHAINED))
+    planned = copy.model_copy(update={"chunk_bytes": 3 * SMALLEST})
+    planned = planned.model_copy(
+        update={"backing": tuple(b.model_copy(update={"chunk_bytes": 5 * SMALLEST}) for b in copy.backing)}
+    )
+    assert [f.chunk_bytes for f in planned.files] == [5 * SMALLEST] * (len(planned.files) - 1) + [3 * SMALLEST]
+    assert chunks_of(100 * SMALLEST)[0] == chunks_of(100 * SMALLEST, SMALLEST)[0] == (0, SMALLEST)
 
 
 @given(st.text(min_size=1, max_size=400), st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True))
