@@ -10,6 +10,8 @@ from tasks.store.runs import PREFIX, translated
 
 RENEW = "if redis.call('GET', ARGV[1]) == ARGV[2] then return redis.call('PEXPIRE', ARGV[1], ARGV[3]) end return 0"
 """An expiry of 0 deletes."""
+WANTED_S = 60
+"""Longer than beat takes to come by."""
 
 
 class TurnStore:
@@ -31,6 +33,21 @@ class TurnStore:
         """Stay the only one; nothing happens when it is somebody else's turn by now."""
         with translated():
             self._renew(args=[f"{PREFIX}turn:{what}", token, int(seconds * 1000)])
+
+    def want(self, what: str) -> None:
+        """Have whoever has the turn know that there is something new to be seen."""
+        with translated():
+            self._redis.set(f"{PREFIX}turn:{what}:wanted", 1, ex=WANTED_S)
+
+    def is_wanted(self, what: str) -> bool:
+        """Whether somebody has said so since it was last seen to."""
+        with translated():
+            return bool(self._redis.exists(f"{PREFIX}turn:{what}:wanted"))
+
+    def see_to(self, what: str) -> None:
+        """What was said until now is about to be looked at."""
+        with translated():
+            self._redis.delete(f"{PREFIX}turn:{what}:wanted")
 
     def give_back(self, what: str, token: str) -> None:
         """Let others."""

@@ -52,6 +52,8 @@ def settle(
     if state is State.SUCCEEDED:
         note_rate(runtime, record)
     publish(runtime, record)
+    if record.drain:
+        runtime.messenger.send_advance()
     return record
 
 

@@ -180,15 +180,21 @@ def _change(
 
 
 def advance_drains(runtime: Runtime) -> int:
-    """Look once at every drain that is not over; returns at how many. One process at a time does it: places are found
-    for one drain after the other, so that none is given away twice."""
-    under_way = runtime.drains.under_way()
-    if not under_way:
-        return 0
-    with turn(runtime, "drains") as mine:
-        for drain_id in sorted(under_way.values()) if mine else ():
-            _advance(runtime, drain_id)
-    return len(under_way) if mine else 0
+    """Look at every drain that is not over; returns at how many. One process at a time does it: places are found for
+    one drain after the other, so that none is given away twice. Who comes meanwhile has it look once more."""
+    looked_at = 0
+    while under_way := runtime.drains.under_way():
+        runtime.turns.want("drains")
+        with turn(runtime, "drains") as mine:
+            if not mine:
+                break
+            runtime.turns.see_to("drains")
+            for drain_id in sorted(under_way.values()):
+                _advance(runtime, drain_id)
+        looked_at = len(under_way)
+        if not runtime.turns.is_wanted("drains"):
+            break
+    return looked_at
 
 
 def _advance(runtime: Runtime, drain_id: str) -> None:
@@ -238,6 +244,7 @@ def _plan(runtime: Runtime, record: DrainRecord) -> None:
     runtime.drains.commit(
         record, record.model_copy(update={"state": DrainState.RUNNING, "vms": vms, "waiting_for": None})
     )
+    runtime.messenger.send_advance()
 
 
 def _run(runtime: Runtime, record: DrainRecord) -> None:

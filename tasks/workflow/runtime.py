@@ -30,6 +30,9 @@ class Messenger(Protocol):
     def send_steps(self, record: RunRecord, steps: tuple[StepName, ...]) -> None:
         """Send the chain of these steps, each with a task id that was never used before."""
 
+    def send_advance(self) -> None:
+        """Have drains looked at; when this is lost the next periodic look does it."""
+
     def store_started(self, result_id: str) -> None:
         """Store STARTED under the id unless a result is there already."""
 

@@ -163,6 +163,8 @@ def _go_on(runtime: Runtime, run: StepRun, name: StepName) -> Handled:
     except LimitReached as full:
         _requeue(runtime, run, run.source, why_waits("full", full.token))
         return Handled.CUT
+    if name is StepName.TRANSFER:
+        dispatch(runtime, thorough=False)  # its limits are free: what waits for them begins while this one is verified
     return Handled.ADVANCED
 
 

@@ -275,6 +275,41 @@ def test_only_one_looks_at_a_time(bench: Bench) -> None:
     assert workflow.advance_drains(bench.runtime) == 1
 
 
+def test_who_comes_while_somebody_looks_has_it_look_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has to tell may have happened right after that was looked at."""
+    add(bench, 1)
+    ask(bench)
+    looks = []
+
+    def come_once(*_: object) -> None:
+        looks.append(1)
+        if len(looks) == 1:
+            assert workflow.advance_drains(bench.runtime) == 0
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.workflow.drains._advance", come_once)
+        assert workflow.advance_drains(bench.runtime) == 1
+    assert len(looks) == 2
+    assert not bench.runtime.turns.is_wanted("drains")
+
+
+def test_a_drain_is_looked_at_as_soon_as_there_is_something_to_see(bench: Bench) -> None:
+    """Not only when beat comes by: it goes on when it has been planned, and when one of its migrations has ended."""
+    add(bench, 1)
+    add(bench, 2, host="beta")
+    ask(bench)
+    look(bench)
+    assert (drained(bench).state, bench.messages.advances) == (DrainState.RUNNING, 1)
+    look(bench)
+    assert bench.messages.advances == 2
+    workflow.submit(bench.runtime, {"vm": "vm-2", "destination": "gamma"}, "another")
+    workflow.dispatch(bench.runtime)
+    assert bench.deliver_all("another").state is State.SUCCEEDED
+    assert bench.messages.advances == 2
+    look(bench)
+    assert drained(bench).state is DrainState.EMPTY
+
+
 def test_the_host_itself_does_not_answer(bench: Bench) -> None:
     add(bench, 1)
     ask(bench)

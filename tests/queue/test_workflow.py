@@ -17,6 +17,8 @@ from tests.queue.workbench import AT_SOURCE, DONE, MOVED, UUID, Bench
 
 pytestmark = pytest.mark.queue
 
+OTHER_UUID = UUID.replace("1", "9")
+
 
 def test_a_running_vm_moves(bench: Bench) -> None:
     bench.vm()
@@ -39,6 +41,22 @@ def test_autostart_that_was_off_stays_off(bench: Bench) -> None:
     bench.submit()
     bench.deliver_all()
     assert bench.where() == {"beta": (True, False, False)}
+
+
+def test_what_waits_begins_as_soon_as_a_transfer_is_over(redis_server: RedisServer) -> None:
+    """Limits are about transfers: whoever waits for one is not kept by what is left to do afterwards."""
+    bench = Bench(redis_server.url, max_total=1)
+    bench.vm()
+    bench.fake.add_domain("alpha", domain_xml("web-8", OTHER_UUID), running=True)
+    bench.submit()
+    bench.submit("n", vm="web-8")
+    for name in ("preflight", "prepare"):
+        bench.step(name)
+        assert bench.record("n").state is State.QUEUED
+    bench.step("transfer")
+    assert (bench.record("m").state, bench.record("n").state) == (State.VERIFYING, State.CHECKING)
+    assert bench.deliver_all("n").state is State.SUCCEEDED
+    assert bench.record("m").state is State.SUCCEEDED
 
 
 def test_preflight_changes_nothing(bench: Bench) -> None:
