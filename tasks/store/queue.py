@@ -20,10 +20,18 @@ class Lane:
     """One line, and who is next in it."""
 
     key: str
-    head: str
-    """Id of the migration."""
-    score: float
-    """Its rank; the smaller, the earlier, whatever the lane."""
+    ahead: tuple[tuple[str, float], ...]
+    """Ids of the first migrations in it, with their ranks; the smaller, the earlier, whatever the lane."""
+
+    @property
+    def head(self) -> str:
+        """Id of the migration that is next."""
+        return self.ahead[0][0]
+
+    @property
+    def score(self) -> float:
+        """Its rank."""
+        return self.ahead[0][1]
 
 
 class QueueStore:
@@ -32,15 +40,15 @@ class QueueStore:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def lanes(self) -> list[Lane]:
-        """All of them; in no order."""
+    def lanes(self, ahead: int = 1) -> list[Lane]:
+        """All of them, in no order, each with so many of those that are next."""
         with translated():
             keys: list[str] = sorted(self._redis.smembers(f"{PREFIX}lanes"))  # type: ignore[arg-type]
             pipe = self._redis.pipeline(transaction=False)
             for key in keys:
-                pipe.zrange(f"{PREFIX}lane:{key}", 0, 0, withscores=True)
+                pipe.zrange(f"{PREFIX}lane:{key}", 0, ahead - 1, withscores=True)
             rows = pipe.execute()
-        return [Lane(key, *row[0]) for key, row in zip(keys, rows, strict=True) if row]
+        return [Lane(key, tuple(row)) for key, row in zip(keys, rows, strict=True) if row]
 
     def after(self, key: str, score: float, count: int) -> list[tuple[str, float]]:
         """Ids in a lane from a rank on, that one included, with their ranks."""

@@ -166,7 +166,10 @@ class RunStore:
     def tokens_in_use(self, names: list[str]) -> dict[str, int]:
         """How many migrations hold each token set."""
         with translated():
-            return {name: int(self._redis.scard(f"{PREFIX}tokens:{name}")) for name in names}
+            pipe = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipe.scard(f"{PREFIX}tokens:{name}")
+            return dict(zip(names, map(int, pipe.execute()), strict=True))
 
     def _ids(self, index: str, limit: int) -> list[str]:
         with translated():

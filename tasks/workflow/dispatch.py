@@ -6,7 +6,7 @@ import heapq
 import logging
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from config.logging import log_context
 from config.settings import Settings
@@ -71,8 +71,10 @@ def dispatch(runtime: Runtime, *, thorough: bool = True) -> int:
     ``thorough``: of lanes whose time has not come each migration is asked whether it fits into that time at all.
     Harmless when several run at the same time.
     """
-    admitted, closed, held = 0, _Closed(), runtime.drains.held()
-    heads = [(lane.score, lane.key, _Line(runtime, lane)) for lane in runtime.queue.lanes()]
+    lanes = runtime.queue.lanes(PIECE)
+    first = {record.id: record for record in runtime.store.queued_among([lane.head for lane in lanes])}
+    admitted, closed, held = 0, _Closed(_full(runtime, first.values())), runtime.drains.held()
+    heads = [(lane.score, lane.key, _Line(runtime, lane, first.get(lane.head))) for lane in lanes]
     heapq.heapify(heads)
     whys: dict[str, str] = {}
     while heads:
@@ -103,25 +105,34 @@ def dispatch(runtime: Runtime, *, thorough: bool = True) -> int:
 
 @dataclass
 class _Closed:
-    """Limits that an earlier migration has found to be reached: not to be overtaken by later ones."""
+    """Limits that are reached, or were found to be by an earlier migration: not to be overtaken by later ones."""
 
-    tokens: set[str] = field(default_factory=set)
+    tokens: set[str]
 
     def why(self, tokens: Iterable[str]) -> str:
-        """Which of these is reached; empty when none is."""
-        found = self.tokens & set(tokens)
-        return why_waits("full", min(found)) if found else ""
+        """The first of these that is reached, in words; empty when none is."""
+        found = next((token for token in tokens if token in self.tokens), "")
+        return why_waits("full", found) if found else ""
+
+
+def _full(runtime: Runtime, heads: Iterable[RunRecord]) -> set[str]:
+    """Limits that are reached: asked for once, rather than by trying to start what cannot."""
+    limits: dict[str, int] = {}
+    for record in heads:
+        limits |= limits_of(runtime.settings, record).tokens if record.source else {}
+    used = runtime.store.tokens_in_use(list(limits))
+    return {token for token, most in limits.items() if used[token] >= most}
 
 
 class _Line:
     """A lane, read piece by piece."""
 
-    def __init__(self, runtime: Runtime, lane: Lane) -> None:
-        self._runtime, self._key = runtime, lane.key
+    def __init__(self, runtime: Runtime, lane: Lane, head: RunRecord | None) -> None:
+        self._runtime, self._key, self._head = runtime, lane.key, head
         self.score = lane.score
         """Rank of the next one."""
         self._seen: set[str] = set()
-        self._ahead: list[tuple[str, float]] = []
+        self._ahead = list(lane.ahead)
 
     def next(self) -> RunRecord | None:
         """The next that waits; None when there is none, or when so many were looked at that the others must wait."""
@@ -135,6 +146,9 @@ class _Line:
             self._seen.add(run_id)
             if self._ahead:
                 self.score = self._ahead[0][1]
+            head, self._head = self._head, None
+            if head is not None and head.id == run_id:
+                return head
             if records := self._runtime.store.queued_among([run_id]):
                 return records[0]
         return None
