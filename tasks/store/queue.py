@@ -75,17 +75,22 @@ class QueueStore:
                 pipe.hset(f"{PREFIX}lanes:why", mapping=said)
             pipe.execute()
 
-    def note_awaited(self, tokens: Collection[str]) -> None:
-        """Those that somebody in the queue waits for: nobody who is out of it may take them."""
+    def note_awaited(self, names: Collection[str]) -> None:
+        """Tokens that somebody in the queue waits for, which nobody who is out of it may take, and locks of VMs."""
         key = f"{PREFIX}awaited"
         with translated():
-            if self._redis.smembers(key) == set(tokens):
+            if self._redis.smembers(key) == set(names):
                 return
             pipe = self._redis.pipeline(transaction=True)
             pipe.delete(key)
-            if tokens:
-                pipe.sadd(key, *tokens)
+            if names:
+                pipe.sadd(key, *names)
             pipe.execute()
+
+    def is_awaited(self, name: str) -> bool:
+        """Whether somebody in the queue waits for it, as whoever looked last has seen."""
+        with translated():
+            return bool(self._redis.sismember(f"{PREFIX}awaited", name))
 
     def of_host(self, host: str, *, limit: int = 100) -> list[str]:
         """Ids of migrations that wait to leave a host, or to go to it; some of them when they are many."""

@@ -6,7 +6,7 @@ import heapq
 import logging
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from config.logging import log_context
 from config.settings import Settings
@@ -99,7 +99,7 @@ def dispatch(runtime: Runtime, *, thorough: bool = True) -> int:
             _refuse(runtime, record, error)
         heapq.heappush(heads, (line.score, key, line))
     runtime.queue.note_whys(whys)
-    runtime.queue.note_awaited({token for token in closed.tokens if token.startswith("pool:")})
+    runtime.queue.note_awaited({token for token in closed.tokens if token.startswith("pool:")} | closed.locks)
     return admitted
 
 
@@ -108,6 +108,8 @@ class _Closed:
     """Limits that are reached, or were found to be by an earlier migration: not to be overtaken by later ones."""
 
     tokens: set[str]
+    locks: set[str] = field(default_factory=set)
+    """Of VMs, that kept one migration from starting and no other."""
 
     def why(self, tokens: Iterable[str]) -> str:
         """The first of these that is reached, in words; empty when none is."""
@@ -231,8 +233,14 @@ def _admit(runtime: Runtime, record: RunRecord, closed: _Closed) -> tuple[bool, 
     if answer.missing == "full":
         closed.tokens.add(answer.holder)
         return False, why
+    closed.locks.add(limits.lock)
     _note_why(runtime, record, why)
     return False, ""
+
+
+def lock_of(record: RunRecord) -> str:
+    """Name of the lock of its VM, which one migration at a time holds."""
+    return f"vm:{record.uuid}"
 
 
 def _note_why(runtime: Runtime, record: RunRecord, why: str) -> None:
@@ -263,4 +271,4 @@ def limits_of(settings: Settings, record: RunRecord) -> Limits:
         "total": settings.max_total,
     }
     tokens |= {f"link:{name}": settings.links[name].max_transfers for name in links_between(settings, record)}
-    return Limits(tokens | pools_used(settings, record), f"vm:{record.uuid}")
+    return Limits(tokens | pools_used(settings, record), lock_of(record))

@@ -19,7 +19,7 @@ from tasks.steps.lease import Lease
 from tasks.steps.run import Limits, StepRun
 from tasks.steps.survey import STEPS
 from tasks.steps.verdict import CancelRequested, Detached, Forward, LeaseLost, Next, Requeue, Settle, Verdict, Waits
-from tasks.workflow.dispatch import dispatch, settle, why_waits
+from tasks.workflow.dispatch import dispatch, lock_of, settle, why_waits
 from tasks.workflow.links import pools_used, route_of
 from tasks.workflow.policies import policy_of
 from tasks.workflow.runtime import Runtime
@@ -169,8 +169,10 @@ def _go_on(runtime: Runtime, run: StepRun, name: StepName) -> Handled:
 
 
 def _settle(runtime: Runtime, run: StepRun, state: State, error: ErrorInfo | None) -> None:
-    settle(runtime, run.record.model_copy(update={"timings": _ended(run)}), state, error, lease=run.lease)
-    dispatch(runtime, thorough=False)
+    record = settle(runtime, run.record.model_copy(update={"timings": _ended(run)}), state, error, lease=run.lease)
+    # What it had of limits it gave back when its transfer was over, unless it came here by way of a rollback.
+    if state is not State.SUCCEEDED or record.forwards or runtime.queue.is_awaited(lock_of(record)):
+        dispatch(runtime, thorough=False)
 
 
 def _hand_over(runtime: Runtime, run: StepRun, step: StepName, **options: Any) -> RunRecord:

@@ -59,6 +59,18 @@ def test_what_waits_begins_as_soon_as_a_transfer_is_over(redis_server: RedisServ
     assert bench.record("m").state is State.SUCCEEDED
 
 
+def test_what_waits_for_its_vm_begins_as_soon_as_that_has_moved(bench: Bench) -> None:
+    bench.vm()
+    bench.submit()
+    bench.submit("n", destination="gamma")
+    assert bench.record("n").waiting_for == "migration m holds the lock of this VM"
+    for name in ("preflight", "prepare", "transfer", "verify"):
+        bench.step(name)
+        assert bench.record("n").state is State.QUEUED
+    bench.step("finish")
+    assert (bench.record("m").state, bench.record("n").state) == (State.SUCCEEDED, State.CHECKING)
+
+
 def test_preflight_changes_nothing(bench: Bench) -> None:
     bench.vm()
     bench.fake.calls.clear()
