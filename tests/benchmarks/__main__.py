@@ -81,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--plans", type=int, default=20, help="plans of a VM with eight disks; 0: none")
     parser.add_argument("--flight", type=int, default=30, help="transfers at the same time; 0: do not measure")
     parser.add_argument("--drains", type=int, default=5, help="rounds of a host with twelve guests; 0: none")
-    parser.add_argument("--queues", type=int, default=1, help=f"queues of {MANY} migrations; 0: none")
+    parser.add_argument("--queues", type=int, default=1, help=f"a queue of {MANY} migrations; 0: none")
     parser.add_argument("--no-flower", action="store_true", help="do not measure Flower")
     parser.add_argument("--adoptions", type=int, default=5, help="workers killed in mid-transfer; 0: none")
     parser.add_argument(
@@ -143,7 +143,7 @@ def _parts(
         yield drain_figures(drains), {"drains": [asdict(one) for one in drains]}
     if options.queues:
         console.print(f"queues of {FEW} and {MANY} migrations on hosts that cost nothing")
-        few, many = measure_queues(options.queues)
+        few, many = measure_queues()
         yield queue_figures(few, many), {"queues": [asdict(one) for one in few + many]}
     if not options.no_flower:
         console.print("Flower with 10,000 finished steps")

@@ -1,14 +1,20 @@
-"""A short queue and a long one on a real Redis, with a real worker and hosts that cost nothing."""
+"""A short queue and a long one on a real Redis, with a real worker and hosts that cost nothing.
+
+The long one is held again and again, for a short one in between: a machine whose speed changes from minute to minute
+changes it for both.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +33,10 @@ HOSTS = [f"host-{number}" for number in range(6)]
 LIMIT = 2
 """Of each host, each way."""
 FEW, MANY = 100, 10_000
+PARTS = 10
+"""In which the long queue is measured, with short ones around each."""
+HELD_S = 120.0
+"""Nobody's lease ends while the long queue is held."""
 WARM = 50
 """So many more go first and do not count: a worker's first ones load code and open connections."""
 LIMITED = (State.CHECKING, State.PREPARING, State.TRANSFERRING)
@@ -38,7 +48,7 @@ AT_MOST_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """A queue that was worked off."""
+    """A queue that was worked off, or a part of one."""
 
     count: int
     wall_ms: float
@@ -53,13 +63,14 @@ class Drained:
     """Migrations seen at the same time that leave one host, or arrive at one; the most of all looks."""
 
 
-def measure_queue(count: int) -> Drained:
-    """Fill the queue, then let a worker work it off."""
+def measure_queue(count: int, parts: int = 1, between: Callable[[], None] = lambda: None) -> list[Drained]:
+    """Fill the queue, then let a worker work it off; it is held for ``between`` after each part but the last."""
     total = count + WARM
     with tempfile.TemporaryDirectory(prefix="vmferry-bench-") as scratch, RedisServer(Path(scratch)) as server:
         config = Path(scratch) / "vmferry.toml"
         hosts = {name: {"uri": f"qemu+tcp://{name}/system"} for name in HOSTS}
-        config.write_text(to_toml({"broker_url": server.url, "hosts": hosts}))
+        patience = {"lease_s": HELD_S, "hand_over_s": HELD_S}
+        config.write_text(to_toml({"broker_url": server.url, "hosts": hosts} | patience))
         store = connect(server.url)
         with closing(Client(load_settings(config))) as client:
             empty = int(store.info("memory")["used_memory"])
@@ -71,30 +82,46 @@ def measure_queue(count: int) -> Drained:
                 )
             store.delete("vmferry")  # the messages that woke nobody up
             worker = Worker(config, concurrency=20, app="tests.fakes.worker", env={"VMFERRY_TEST_VMS": str(total)})
-            with worker, Beat(config):
+            with worker, Beat(config) as beat:
                 looking = _Looking(client)
                 looking.start()
                 _wait_finished(store, WARM)
-                before, began = _cpu_s(worker.pid) + _cpu_s(server.pid), time.monotonic()
-                _wait_finished(store, total)
-                wall, cpu = time.monotonic() - began, _cpu_s(worker.pid) + _cpu_s(server.pid) - before
+                costs = []
+                for part in range(1, parts + 1):
+                    before, began = _cpu_s(worker.pid) + _cpu_s(server.pid), time.monotonic()
+                    _wait_finished(store, WARM + count * part // parts)
+                    wall, cpu = time.monotonic() - began, _cpu_s(worker.pid) + _cpu_s(server.pid) - before
+                    costs.append((1000 * wall * parts / count, 1000 * cpu * parts / count))
+                    if part < parts:
+                        with _held(worker.pid, beat.pid):
+                            between()
                 looking.stop()
             assert all(run.state is State.SUCCEEDED for run in client.list_runs(limit=total))
-            held = int(store.info("memory")["used_memory"]) - empty
-    return Drained(count, 1000 * wall / count, 1000 * cpu / count, held / 1024 / total, looking.looks, looking.most)
+            kib = (int(store.info("memory")["used_memory"]) - empty) / 1024 / total
+    return [Drained(count, wall, cpu, kib, looking.looks, looking.most) for wall, cpu in costs]
 
 
-def measure_queues(rounds: int, many: int = MANY) -> tuple[list[Drained], list[Drained]]:
-    """Short queues before, between and after the long ones, so that a machine that gets slower is no difference."""
-    short, long = [measure_queue(FEW)], []
-    for _ in range(rounds):
-        long.append(measure_queue(many))
-        short.append(measure_queue(FEW))
+def measure_queues(many: int = MANY) -> tuple[list[Drained], list[Drained]]:
+    """Short queues before, between and after the parts of a long one."""
+    short = measure_queue(FEW)
+    long = measure_queue(many, PARTS, lambda: short.extend(measure_queue(FEW)))
+    short += measure_queue(FEW)
     return short, long
 
 
+@contextmanager
+def _held(*pids: int) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 def queue_figures(few: list[Drained], many: list[Drained]) -> list[Figure]:
-    """The long queue beside the short one."""
+    """The long queue beside the short one; there is one short one more than there are parts."""
     name = f"queue of {many[0].count}"
     return [
         _apart(f"{name}: CPU a migration", few, many, "cpu_ms"),
@@ -104,17 +131,22 @@ def queue_figures(few: list[Drained], many: list[Drained]) -> list[Figure]:
             max(one.most for one in few + many),
             "",
             goal=LIMIT,
-            note=f"looked at {sum(one.looks for one in few + many)} times",
+            note=f"looked at {sum(one.looks for one in (*few, many[0]))} times",
         ),
         Figure(f"{name}: Redis for each that has ended", many[0].redis_kib, "KiB", goal=REDIS_KIB),
     ]
 
 
 def _apart(name: str, few: list[Drained], many: list[Drained], figure: str) -> Figure:
-    """How far the long queue's cost is from the short one's, as a share of it."""
-    short, long = (statistics.median(getattr(one, figure) for one in each) for each in (few, many))
-    words = f"{long:.0f} ms of {many[0].count}, {short:.0f} ms of {few[0].count}: {long / short:.2f} ×"
-    return Figure(f"{name}, apart from a short queue's", abs(long / short - 1), "×", goal=FLAT, note=words)
+    """How far the long queue's cost is from that of the short ones around each part, as a share of it."""
+    short, long = ([float(getattr(one, figure)) for one in each] for each in (few, many))
+    ratios = [2 * part / (short[number] + short[number + 1]) for number, part in enumerate(long)]
+    ratio = statistics.median(ratios)
+    words = (
+        f"{statistics.median(long):.0f} ms of {many[0].count}, {statistics.median(short):.0f} ms of {few[0].count}: "
+        f"{ratio:.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+    return Figure(f"{name}, apart from a short queue's", abs(ratio - 1), "×", goal=FLAT, note=words)
 
 
 class _Looking:
