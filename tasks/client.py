@@ -338,7 +338,11 @@ class Client:
     def _wake(self, *, drains: bool = False) -> None:
         """The record is written; when this message is lost the periodic dispatcher finds it."""
         try:
-            self._messenger.send_advance() if drains else self._messenger.send_dispatch()
+            if drains:
+                self._runtime.turns.want("drains")
+                self._messenger.send_advance()
+            else:
+                self._messenger.send_dispatch()
         except OperationalError as error:
             raise StoreUnavailable(
                 "BROKER_UNREACHABLE", f"the broker does not answer: {error}", "check broker_url"

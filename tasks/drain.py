@@ -33,6 +33,7 @@ def drain(*args: Any, **kwargs: Any) -> dict[str, Any]:
     """Ask for a host to be emptied; returns the drain's record at once. Asked again it is the same drain."""
     runtime = worker_runtime()
     record = workflow.ask_drain(runtime, *_parse(args, kwargs))
+    runtime.turns.want("drains")
     workflow.advance_drains(runtime)
     return runtime.drains.load(record.id).model_dump(mode="json")
 

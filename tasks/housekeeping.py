@@ -15,9 +15,9 @@ REPUBLISH_WINDOW_S = 3600.0
 
 
 @app.task(name="tasks.dispatch", ignore_result=True, send_events=False)
-def dispatch() -> None:
+def dispatch(thorough: bool = True) -> None:
     """Admit what can start now."""
-    workflow.dispatch(worker_runtime())
+    workflow.dispatch(worker_runtime(), thorough=thorough)
 
 
 @app.task(name="tasks.reconcile", ignore_result=True, send_events=False)

@@ -48,9 +48,9 @@ class CeleryMessenger:
         """Wake whoever moves drains on."""
         self._app.send_task("tasks.advance_drains", queue=CONTROL_QUEUE, ignore_result=True)
 
-    def send_dispatch(self) -> None:
+    def send_dispatch(self, *, thorough: bool = True) -> None:
         """Wake the dispatcher up."""
-        self._app.send_task("tasks.dispatch", queue=CONTROL_QUEUE, ignore_result=True)
+        self._app.send_task("tasks.dispatch", kwargs={"thorough": thorough}, queue=CONTROL_QUEUE, ignore_result=True)
 
     def store_started(self, result_id: str) -> None:
         """Store STARTED, never over something that is there already: a late submission must not hide a result."""

@@ -17,6 +17,8 @@ from tasks.model.errors import OperatorMustFix
 
 PIECE = 256 * 1024
 """libvirt's own messages are no larger."""
+SLICE = 128 * 1024 * 1024
+"""How much of a file is asked for at a time at most: what comes faster than it can be passed on is kept in memory."""
 AT_HOLE = -3
 """What ``virStreamRecvFlags`` returns when a hole comes next."""
 
@@ -50,9 +52,9 @@ def copy_chunk(source: Connection, destination: Connection, order: ChunkOrder, t
     """
     skipped = len(order.head)
     rest = order.offset + skipped, order.length - skipped
-    reader, digest = _Slices(source, order.source_path, *rest, order.at_once or order.length), Digest()
+    there = () if order.fresh else _data_of(destination, order, tick)
+    reader, digest = _Slices(source, order.source_path, *rest, min(order.at_once or SLICE, SLICE)), Digest()
     try:
-        there = () if order.fresh else _data_of(destination, order, tick)
         writer = _Writer(destination, order.destination_path, order.offset, order.length, there)
     except BaseException:
         reader.abort()

@@ -16,7 +16,7 @@ from tasks.model.pools import Mount
 from tasks.model.remedies import NO_REMEDIES, Remedied
 from tasks.model.request import DataPath, Method, MigrationRequest, Storage
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Version of the record's layout; a worker leaves a record of a newer version alone."""
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 MIB = 1024**2
 SMALLEST = 64 * MIB
-LARGEST = 1024 * MIB
-"""Of a sparse file: its data may all be in one place, and a piece that was interrupted is copied again as a whole."""
+LARGEST = 256 * MIB
+"""Of a sparse file: its data may all be in one place, a piece that was interrupted is copied again as a whole, and of
+one that is read faster than it can be written much is kept in the worker."""
 MOST_CHUNKS = 512
 """The record holds one checksum for each: this bounds it."""
 

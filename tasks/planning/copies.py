@@ -101,7 +101,8 @@ def _copy(s: Situation, disk: Disk, found: DiskSize | ImageFile, pool: Pool | No
         source_path=file.path if file else "",
         length_bytes=file.length_bytes if file and not s.mirrored_off else 0,
         modified=file.modified if file else "",
-        chunk_bytes=size_chunks(file.length_bytes, file.allocation_bytes) if file else 0,
+        # To a device holes are written, each in one go.
+        chunk_bytes=size_chunks(file.length_bytes, file.allocation_bytes) if file and not (device or logical) else 0,
         backing=place_chain(s, disk, pool, mark) if pool else (),
     )
 

@@ -11,7 +11,7 @@ from tasks.store.runs import PREFIX, translated
 RENEW = "if redis.call('GET', ARGV[1]) == ARGV[2] then return redis.call('PEXPIRE', ARGV[1], ARGV[3]) end return 0"
 """An expiry of 0 deletes."""
 WANTED_S = 60
-"""Longer than beat takes to come by."""
+"""A note whose message was lost is seen to by the periodic look, long before."""
 
 
 class TurnStore:
@@ -34,18 +34,18 @@ class TurnStore:
         with translated():
             self._renew(args=[f"{PREFIX}turn:{what}", token, int(seconds * 1000)])
 
-    def want(self, what: str) -> None:
-        """Have whoever has the turn know that there is something new to be seen."""
+    def want(self, what: str) -> bool:
+        """Leave a note that there is something new to be seen; returns whether there was none yet."""
         with translated():
-            self._redis.set(f"{PREFIX}turn:{what}:wanted", 1, ex=WANTED_S)
+            return bool(self._redis.set(f"{PREFIX}turn:{what}:wanted", 1, nx=True, ex=WANTED_S))
 
     def is_wanted(self, what: str) -> bool:
-        """Whether somebody has said so since it was last seen to."""
+        """Whether such a note was left since it was last seen to."""
         with translated():
             return bool(self._redis.exists(f"{PREFIX}turn:{what}:wanted"))
 
     def see_to(self, what: str) -> None:
-        """What was said until now is about to be looked at."""
+        """What the note is about, if there is one, is about to be looked at."""
         with translated():
             self._redis.delete(f"{PREFIX}turn:{what}:wanted")
 

@@ -53,7 +53,7 @@ def settle(
         note_rate(runtime, record)
     publish(runtime, record)
     if record.drain:
-        runtime.messenger.send_advance()
+        runtime.wake_drains()
     return record
 
 
@@ -72,6 +72,7 @@ def dispatch(runtime: Runtime, *, thorough: bool = True) -> int:
     Harmless when several run at the same time.
     """
     lanes = runtime.queue.lanes(PIECE)
+    # Read at once, since most lanes can start nothing most of the time.
     first = {record.id: record for record in runtime.store.queued_among([lane.head for lane in lanes])}
     admitted, closed, held = 0, _Closed(_full(runtime, first.values())), runtime.drains.held()
     heads = [(lane.score, lane.key, _Line(runtime, lane, first.get(lane.head))) for lane in lanes]
@@ -88,7 +89,8 @@ def dispatch(runtime: Runtime, *, thorough: bool = True) -> int:
                 if thorough and record.request.is_timed and record.drain not in held:
                     whys |= dict.fromkeys(_refuse_misfits(runtime, record, line), why)
                 continue
-            located = _locate(runtime, record)
+            renewed = line.renewed(record)
+            located = _locate(runtime, renewed) if renewed is not None else None
             if located is not None and _is_time(runtime, located):
                 started, why = _admit(runtime, located, closed)
                 admitted += started
@@ -118,10 +120,12 @@ class _Closed:
 
 
 def _full(runtime: Runtime, heads: Iterable[RunRecord]) -> set[str]:
-    """Limits that are reached: asked for once, rather than by trying to start what cannot."""
+    """Limits that are reached: asked for once, rather than by trying to start what cannot. Not of pools: who waits for
+    one must have been refused by it, since nobody else may take it then."""
     limits: dict[str, int] = {}
     for record in heads:
-        limits |= limits_of(runtime.settings, record).tokens if record.source else {}
+        tokens = limits_of(runtime.settings, record).tokens if record.source else {}
+        limits |= {token: most for token, most in tokens.items() if not token.startswith("pool:")}
     used = runtime.store.tokens_in_use(list(limits))
     return {token for token, most in limits.items() if used[token] >= most}
 
@@ -148,12 +152,22 @@ class _Line:
             self._seen.add(run_id)
             if self._ahead:
                 self.score = self._ahead[0][1]
-            head, self._head = self._head, None
-            if head is not None and head.id == run_id:
-                return head
-            if records := self._runtime.store.queued_among([run_id]):
-                return records[0]
+            if self._head is not None and self._head.id == run_id:
+                return self._head
+            self._head = None
+            if record := self._load(run_id):
+                return record
         return None
+
+    def renewed(self, record: RunRecord) -> RunRecord | None:
+        """A head that was read with all others, as it is now; None when it does not wait any more."""
+        if record is not self._head:
+            return record
+        self._head = None
+        return self._load(record.id)
+
+    def _load(self, run_id: str) -> RunRecord | None:
+        return next(iter(self._runtime.store.queued_among([run_id])), None)
 
 
 def _why_all_wait(runtime: Runtime, record: RunRecord, held: Collection[str], closed: _Closed) -> str:

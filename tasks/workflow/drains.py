@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 DRAINS_LOOKED_AT = 1000
 """How many of the newest drains are looked at for the last one of a host."""
+MISSED = "drains-missed"
+"""The note of whoever was sent for news of drains and has found somebody looking already."""
 
 # -- what people and other systems may do -----------------------------------------------------------------------------
 
@@ -181,20 +183,24 @@ def _change(
 
 def advance_drains(runtime: Runtime) -> int:
     """Look at every drain that is not over; returns at how many. One process at a time does it: places are found for
-    one drain after the other, so that none is given away twice. Who comes meanwhile has it look once more."""
-    looked_at = 0
-    while under_way := runtime.drains.under_way():
-        runtime.turns.want("drains")
-        with turn(runtime, "drains") as mine:
-            if not mine:
-                break
-            runtime.turns.see_to("drains")
-            for drain_id in sorted(under_way.values()):
-                _advance(runtime, drain_id)
-        looked_at = len(under_way)
-        if not runtime.turns.is_wanted("drains"):
-            break
-    return looked_at
+    one drain after the other, so that none is given away twice. What happens meanwhile is looked at once more."""
+    turns = runtime.turns
+    if not runtime.drains.under_way():
+        turns.see_to("drains")  # else the next drain's first news would send nobody
+        return 0
+    with turn(runtime, "drains") as mine:
+        if not mine:
+            if turns.is_wanted("drains"):
+                turns.want(MISSED)
+            return 0
+        turns.see_to("drains")
+        turns.see_to(MISSED)
+        under_way = sorted(runtime.drains.under_way().values())
+        for drain_id in under_way:
+            _advance(runtime, drain_id)
+    if turns.is_wanted(MISSED):
+        runtime.send_again()
+    return len(under_way)
 
 
 def _advance(runtime: Runtime, drain_id: str) -> None:
@@ -244,7 +250,7 @@ def _plan(runtime: Runtime, record: DrainRecord) -> None:
     runtime.drains.commit(
         record, record.model_copy(update={"state": DrainState.RUNNING, "vms": vms, "waiting_for": None})
     )
-    runtime.messenger.send_advance()
+    runtime.wake_drains()
 
 
 def _run(runtime: Runtime, record: DrainRecord) -> None:

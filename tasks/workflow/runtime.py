@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +25,8 @@ from tasks.store import (
     WebhookStore,
 )
 
+log = logging.getLogger(__name__)
+
 
 class Messenger(Protocol):
     """What the workflow asks of Celery."""
@@ -31,7 +35,10 @@ class Messenger(Protocol):
         """Send the chain of these steps, each with a task id that was never used before."""
 
     def send_advance(self) -> None:
-        """Have drains looked at; when this is lost the next periodic look does it."""
+        """Have drains looked at."""
+
+    def send_dispatch(self, *, thorough: bool = True) -> None:
+        """Have the queue looked at."""
 
     def store_started(self, result_id: str) -> None:
         """Store STARTED under the id unless a result is there already."""
@@ -64,6 +71,31 @@ class Runtime:
     messenger: Messenger
     stopping: threading.Event = field(default_factory=threading.Event)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}.{os.getpid()}")
+
+    def wake_drains(self) -> None:
+        """Have drains looked at soon; nothing is sent while somebody has yet to see to the last time."""
+
+        def send() -> None:
+            if self.turns.want("drains"):
+                self.messenger.send_advance()
+
+        self._tell(send)
+
+    def send_again(self) -> None:
+        """Have drains looked at once more."""
+        self._tell(self.messenger.send_advance)
+
+    def wake_queue(self) -> None:
+        """Have the queue looked at soon, by a control worker: to find a VM may mean to ask hosts that do not answer."""
+        self._tell(lambda: self.messenger.send_dispatch(thorough=False))
+
+    @staticmethod
+    def _tell(send: Callable[[], None]) -> None:
+        """What is lost is found by the next periodic look: nobody's work may fail for it."""
+        try:
+            send()
+        except Exception:
+            log.exception("not told; the next periodic look finds it")
 
     @property
     def hosts(self) -> tuple[str, ...]:

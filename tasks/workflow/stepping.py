@@ -164,7 +164,7 @@ def _go_on(runtime: Runtime, run: StepRun, name: StepName) -> Handled:
         _requeue(runtime, run, run.source, why_waits("full", full.token))
         return Handled.CUT
     if name is StepName.TRANSFER:
-        dispatch(runtime, thorough=False)  # its limits are free: what waits for them begins while this one is verified
+        runtime.wake_queue()  # its limits are free: what waits for them begins while this one is verified
     return Handled.ADVANCED
 
 

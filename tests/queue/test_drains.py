@@ -275,22 +275,40 @@ def test_only_one_looks_at_a_time(bench: Bench) -> None:
     assert workflow.advance_drains(bench.runtime) == 1
 
 
-def test_who_comes_while_somebody_looks_has_it_look_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has to tell may have happened right after that was looked at."""
+def test_what_happens_while_somebody_looks_is_looked_at_once_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have happened right after that was looked at, and whoever was sent for it finds the turn taken."""
     add(bench, 1)
     ask(bench)
-    looks = []
 
-    def come_once(*_: object) -> None:
-        looks.append(1)
-        if len(looks) == 1:
-            assert workflow.advance_drains(bench.runtime) == 0
+    def happen(*_: object) -> None:
+        for _time in range(3):
+            bench.runtime.wake_drains()
+        assert workflow.advance_drains(bench.runtime) == 0
 
     with monkeypatch.context() as patched:
-        patched.setattr("tasks.workflow.drains._advance", come_once)
+        patched.setattr("tasks.workflow.drains._advance", happen)
         assert workflow.advance_drains(bench.runtime) == 1
-    assert len(looks) == 2
+    assert bench.messages.advances == 2  # of the first one that happened, and for another look
+    monkeypatch.setattr("tasks.workflow.drains._advance", lambda *_: None)
+    assert workflow.advance_drains(bench.runtime) == 1
+    assert bench.messages.advances == 2
     assert not bench.runtime.turns.is_wanted("drains")
+
+
+def test_who_cannot_be_told_finds_it_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is away must not make a good migration fail, nor a plan."""
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError("the broker is away")
+
+    add(bench, 1)
+    ask(bench)
+    monkeypatch.setattr(bench.messages, "send_advance", away)
+    monkeypatch.setattr(bench.messages, "send_dispatch", away)
+    record = run_to_end(bench)
+    assert (record.state, record.waiting_for) == (DrainState.EMPTY, None)
 
 
 def test_a_drain_is_looked_at_as_soon_as_there_is_something_to_see(bench: Bench) -> None:

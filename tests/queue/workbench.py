@@ -36,13 +36,16 @@ class Messages:
         self.sent: list[tuple[RunRecord, tuple[StepName, ...]]] = []
         self.results: dict[str, str] = {}
         self.settled: list[tuple[str, State]] = []
-        self.advances = 0
+        self.advances = self.dispatches = 0
 
     def send_steps(self, record: RunRecord, steps: tuple[StepName, ...]) -> None:
         self.sent.append((record, steps))
 
     def send_advance(self) -> None:
         self.advances += 1
+
+    def send_dispatch(self, *, thorough: bool = True) -> None:  # noqa: ARG002
+        self.dispatches += 1
 
     def store_started(self, result_id: str) -> None:
         self.results.setdefault(result_id, "STARTED")
