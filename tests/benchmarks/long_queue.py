@@ -39,6 +39,9 @@ HELD_S = 120.0
 """Nobody's lease ends while the long queue is held."""
 WARM = 50
 """So many more go first and do not count: a worker's first ones load code and open connections."""
+TAIL = 50
+"""So many more come last and do not count either: nothing waits behind them, and of those that count as many are under
+way at the first count as at the last."""
 LIMITED = (State.CHECKING, State.PREPARING, State.TRANSFERRING)
 FLAT = 0.15
 """How far apart the cost of a migration may be, either way."""
@@ -65,7 +68,7 @@ class Drained:
 
 def measure_queue(count: int, parts: int = 1, between: Callable[[], None] = lambda: None) -> list[Drained]:
     """Fill the queue, then let a worker work it off; it is held for ``between`` after each part but the last."""
-    total = count + WARM
+    total = count + WARM + TAIL
     with tempfile.TemporaryDirectory(prefix="vmferry-bench-") as scratch, RedisServer(Path(scratch)) as server:
         config = Path(scratch) / "vmferry.toml"
         hosts = {name: {"uri": f"qemu+tcp://{name}/system"} for name in HOSTS}
@@ -95,6 +98,7 @@ def measure_queue(count: int, parts: int = 1, between: Callable[[], None] = lamb
                     if part < parts:
                         with _held(worker.pid, beat.pid):
                             between()
+                _wait_finished(store, total)
                 looking.stop()
             assert all(run.state is State.SUCCEEDED for run in client.list_runs(limit=total))
             kib = (int(store.info("memory")["used_memory"]) - empty) / 1024 / total
