@@ -96,7 +96,7 @@ class Bench:
         return record
 
     def step(self, name: str, run_id: str = "m") -> Handled:
-        return run_step(self.runtime, StepName(name), run_id, self.record(run_id).attempt)
+        return self._run(StepName(name), self.record(run_id))
 
     def deliver_all(self, run_id: str = "m") -> RunRecord:
         """Deliver all that was sent, also what is late: whatever is not the turn of a step steps aside."""
@@ -105,8 +105,16 @@ class Bench:
             record, steps = self.messages.sent[delivered]
             delivered += 1
             for name in steps:
-                run_step(self.runtime, name, record.id, record.attempt)
+                self._run(name, record)
         return self.record(run_id)
+
+    def _run(self, name: StepName, record: RunRecord) -> Handled:
+        """And what the control worker does when it is told to meanwhile."""
+        before = self.messages.dispatches
+        handled = run_step(self.runtime, name, record.id, record.attempt)
+        if self.messages.dispatches > before:
+            workflow.dispatch(self.runtime, thorough=False)
+        return handled
 
     def record(self, run_id: str = "m") -> RunRecord:
         return self.runtime.store.load(run_id)
