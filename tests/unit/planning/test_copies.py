@@ -196,7 +196,8 @@ def test_pieces_are_neither_tiny_nor_endless(length: int, allocation: int) -> No
 def test_a_copy_keeps_the_pieces_that_it_was_planned_with() -> None:
     """Of its disk and of what is below; what says nothing of them has those of a file without holes."""
     (copy,) = copies_of(copying(LOCAL_DISK, offline=True, **CHAINED))
-    assert {copy.chunk_bytes, *(b.chunk_bytes for b in copy.backing)} == {SMALLEST}
+    sizes = [size_chunks(image.length_bytes, image.allocation_bytes) for image in (TOP, MIDDLE, LOWEST)]
+    assert [copy.chunk_bytes, *(base.chunk_bytes for base in copy.backing)] == sizes
     planned = copy.model_copy(update={"chunk_bytes": 3 * SMALLEST})
     planned = planned.model_copy(
         update={"backing": tuple(b.model_copy(update={"chunk_bytes": 5 * SMALLEST}) for b in copy.backing)}
