@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -150,10 +151,14 @@ def test_memory_is_dirtied_at_the_rate_asked_for(lab: Lab, make_guest: MakeGuest
     _wait_filled(guest)
     with closing(lab.host("alpha").connect()) as conn:
         domain = conn.lookupByUUIDString(guest.uuid)
-        domain.startDirtyRateCalc(1)
-        until(lambda: _dirty_rate(conn, domain) is not None, 10, "no dirty rate")
-        # A busy machine gives it less time than it asks for; an idle guest changes next to nothing.
-        assert 3 <= (_dirty_rate(conn, domain) or 0) <= 20
+        rates = []
+        for _ in range(6):
+            domain.startDirtyRateCalc(1)
+            until(lambda: _dirty_rate(conn, domain) is not None, 10, "no dirty rate")
+            rates.append(_dirty_rate(conn, domain) or 0)
+    # QEMU looks at 512 pages for each GiB, so that one measurement says anything from 2 to 26; a busy machine gives the
+    # guest less time than it asks for; an idle one changes next to nothing.
+    assert 3 <= statistics.mean(rates) <= 20, rates
 
 
 def _dirty_rate(conn: libvirt.virConnect, domain: libvirt.virDomain) -> int | None:

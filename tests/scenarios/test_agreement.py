@@ -87,11 +87,15 @@ def card(type_: str, source: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One flaw. ``error`` is libvirt's answer; None with ``stricter``: it takes the VM all the same."""
+    """One flaw. ``error`` is libvirt's answer; None with ``stricter``: it takes the VM all the same.
+
+    ``at_times`` is what it answers now and then instead.
+    """
 
     code: str
     error: int | None = None
     stricter: str = ""
+    at_times: int | None = None
     start: str = "running"
     options: dict[str, Any] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
@@ -377,6 +381,8 @@ CASES = [
     Case(
         "CHECKPOINTS_LOST",
         stricter="libvirt forgets checkpoints without a word",
+        # 'cont' on the destination: "Could not reopen qcow2 layer: Bitmap '' doesn't satisfy the constraints"
+        at_times=libvirt.VIR_ERR_INTERNAL_ERROR,
         options={"extra_xml": V3_DISK},
         around=image_there,
         beside=with_checkpoint,
@@ -507,7 +513,8 @@ def test_libvirt_agrees(
             print(*plan.findings, sep="\n")
             assert (case.code, case.severity) in [(f.code, f.severity) for f in plan.findings]
             flags = LIVE if domain.isActive() else OFFLINE
-            assert _ask(domain, lab, flags if case.flags is None else case.flags) == case.error
+            answer = _ask(domain, lab, flags if case.flags is None else case.flags)
+            assert answer in (case.error, case.at_times or case.error)
 
 
 def test_an_everyday_vm_is_not_refused(running: Stack, lab: Lab, make_guest: Callable[..., Guest]) -> None:
