@@ -152,7 +152,7 @@ class LibvirtHypervisor(PoolCalls, NetworkCalls):
 
     def find_overlays(self, host: str, path: str) -> tuple[str, ...]:
         """See the port."""
-        return self._read(host, lambda connection: volumes.find_overlays(connection, path))
+        return self._read(host, lambda connection: volumes.find_overlays(connection, host, path))
 
     def fetch_job(self, host: str, uuid: str) -> JobStats:
         """See the port."""

@@ -9,7 +9,7 @@ import libvirt
 from lxml import etree
 
 from tasks.hypervisor.connection import Connection, is_alive
-from tasks.model.errors import RetryLater
+from tasks.hypervisor.rereading import read_again
 from tasks.model.host import Pool
 
 
@@ -29,13 +29,7 @@ def file_exists(connection: Connection, host: str, path: str) -> bool | None:
     pool = covering(connection, path)
     if pool is None:
         return None
-    try:
-        pool.refresh(0)
-    except libvirt.libvirtError as error:
-        if not is_alive(connection):
-            raise
-        message = f"{host}: pool {pool.name()} cannot be read again: {error.get_error_message()}"
-        raise RetryLater("POOL_REFRESH_FAILED", message, f"try: virsh -c URI pool-refresh {pool.name()}") from None
+    read_again(connection, host, pool)
     return _volume_is_there(connection, path)
 
 

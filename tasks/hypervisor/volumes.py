@@ -10,9 +10,10 @@ from lxml import etree
 
 from tasks.hypervisor import guest
 from tasks.hypervisor.connection import Connection, is_alive
+from tasks.hypervisor.rereading import fresh_pool, read_again
 from tasks.hypervisor.storage import covering, parse_pool
 from tasks.model.disks import DiskSize, Volume, VolumeOrder
-from tasks.model.errors import OperatorMustFix, RetryLater
+from tasks.model.errors import OperatorMustFix
 from tasks.model.host import Pool
 from tasks.model.mentions import same_path
 
@@ -24,12 +25,12 @@ VOLUME_MODE = "0600"
 
 def refresh(connection: Connection, host: str, name: str) -> Pool:
     """See the port: libvirt remembers volumes and free space until it is told to look again."""
-    return parse_pool(_fresh_pool(connection, host, name).XMLDesc(), active=True)
+    return parse_pool(fresh_pool(connection, host, name).XMLDesc(), active=True)
 
 
 def find(connection: Connection, host: str, pool: str, name: str) -> Volume | None:
     """See the port."""
-    found = _look_up(_fresh_pool(connection, host, pool), name)
+    found = _look_up(fresh_pool(connection, host, pool), name)
     return None if found is None else parse_volume(found.XMLDesc())
 
 
@@ -54,7 +55,7 @@ def create(connection: Connection, host: str, order: VolumeOrder) -> Volume:
     libvirt only asks its memory of the pool whether a volume is there, and qemu-img overwrites a file without a word:
     the pool is read anew right before.
     """
-    pool = _fresh_pool(connection, host, order.pool)
+    pool = fresh_pool(connection, host, order.pool)
     if _look_up(pool, order.name) is not None:
         message = f"{host}: pool {order.pool} already has a volume {order.name}"
         raise OperatorMustFix("VOLUME_EXISTS", message, "look at it; nothing is ever overwritten")
@@ -65,7 +66,7 @@ def create(connection: Connection, host: str, order: VolumeOrder) -> Volume:
 
 def delete(connection: Connection, host: str, pool: str, name: str) -> None:
     """See the port."""
-    found = _look_up(_fresh_pool(connection, host, pool), name)
+    found = _look_up(fresh_pool(connection, host, pool), name)
     if found is not None:
         found.delete(0)
 
@@ -77,12 +78,12 @@ def delete_at(connection: Connection, host: str, path: str) -> None:
         found.delete(0)
 
 
-def find_overlays(connection: Connection, path: str) -> tuple[str, ...]:
+def find_overlays(connection: Connection, host: str, path: str) -> tuple[str, ...]:
     """See the port. What libvirt remembers of the headers is read anew with each pool."""
     found = set()
     for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-        pool.refresh(0)
-        roots = [_parse(volume.XMLDesc()) for volume in pool.listAllVolumes()]
+        volumes = read_again(connection, host, pool).listAllVolumes()
+        roots = [_parse(volume.XMLDesc()) for volume in volumes]
         found |= {
             root.findtext("target/path") or ""
             for root in roots
@@ -203,25 +204,11 @@ def _pool_or_none(connection: Connection, name: str) -> Any | None:
         raise
 
 
-def _fresh_pool(connection: Connection, host: str, name: str) -> Any:
-    try:
-        pool = connection.storagePoolLookupByName(name)
-        if not pool.isActive():
-            raise OperatorMustFix("POOL_INACTIVE", f"{host}: pool {name} is not active", f"virsh pool-start {name}")
-        pool.refresh(0)
-    except libvirt.libvirtError as error:
-        if not is_alive(connection) or error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
-            raise
-        message = f"{host}: pool {name} cannot be read: {error.get_error_message()}"
-        raise RetryLater("POOL_REFRESH_FAILED", message, f"try: virsh -c URI pool-refresh {name}") from None
-    return pool
-
-
 def _look_up_path(connection: Connection, host: str, path: str) -> Any | None:
     pool = covering(connection, path)
     if pool is None:
         return None
-    volumes = _fresh_pool(connection, host, pool.name()).listAllVolumes()
+    volumes = fresh_pool(connection, host, pool.name()).listAllVolumes()
     return next((volume for volume in volumes if volume.path() == path), None)
 
 

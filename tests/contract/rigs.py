@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 import uuid as uuid_module
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -78,6 +79,12 @@ class Rig(Protocol):
 
     def put_directory(self, host: str, path: Path) -> None:
         """There is a directory that no pool shows."""
+
+    def unreadable(self, host: str, path: Path) -> AbstractContextManager[None]:
+        """Meanwhile the directory of a pool cannot be read."""
+
+    def unreadable_for_a_moment(self, host: str, path: Path) -> AbstractContextManager[None]:
+        """Until a quarter of a second has passed."""
 
     def put_file(self, host: str, path: Path) -> None:
         """A file appears behind libvirt's back."""
@@ -165,6 +172,16 @@ class FakeRig:
 
     def put_directory(self, host: str, path: Path) -> None:
         self._fake.hosts[host].shelves.directories.add(str(path))
+
+    @contextmanager
+    def unreadable(self, host: str, path: Path) -> Iterator[None]:
+        shelves = self._fake.hosts[host].shelves
+        shelves.unreadable.add(str(path))
+        yield
+        shelves.unreadable.remove(str(path))
+
+    def unreadable_for_a_moment(self, host: str, path: Path) -> AbstractContextManager[None]:  # noqa: ARG002
+        return nullcontext()  # no time passes here
 
     def put_file(self, host: str, path: Path) -> None:
         self._fake.hosts[host].files.add(str(path))
@@ -280,6 +297,20 @@ class LibvirtRig:
 
     def put_directory(self, host: str, path: Path) -> None:  # noqa: ARG002 - both hosts see the folder
         path.mkdir(exist_ok=True)
+
+    @contextmanager
+    def unreadable(self, host: str, path: Path) -> Iterator[None]:  # noqa: ARG002
+        away = path.rename(path.with_name(f"{path.name}.away"))
+        yield
+        away.rename(path)
+
+    @contextmanager
+    def unreadable_for_a_moment(self, host: str, path: Path) -> Iterator[None]:  # noqa: ARG002
+        away = path.rename(path.with_name(f"{path.name}.away"))
+        back = threading.Timer(0.25, lambda: away.rename(path))
+        back.start()
+        yield
+        back.join()
 
     def put_file(self, host: str, path: Path) -> None:  # noqa: ARG002 - both hosts see the folder
         path.write_bytes(b"\0" * 512)

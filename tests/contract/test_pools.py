@@ -94,6 +94,29 @@ def test_it_starts_when_its_directory_is_there(rig: Rig, made: Made) -> None:
     assert rig.hypervisor.list_directory(rig.source, str(path.parent), new_identity()[1]) == ("new",)
 
 
+def test_a_pool_that_could_not_be_read_for_a_moment_is_active_again(rig: Rig, made: Made) -> None:
+    """libvirt stops a pool that it cannot read, and forgets one that is not defined."""
+    name, uuid, path = made.define()
+    rig.hypervisor.start_pool(rig.source, uuid, build=True)
+    with rig.unreadable_for_a_moment(rig.source, path):
+        assert rig.hypervisor.refresh_pool(rig.source, name).active
+    transient = rig.make_pool(rig.source)
+    with rig.unreadable_for_a_moment(rig.source, transient):
+        assert rig.hypervisor.file_exists(rig.source, str(transient / "none")) is False
+    assert rig.hypervisor.find_pool_at(rig.source, str(transient)) is not None
+
+
+def test_a_pool_that_cannot_be_read(rig: Rig, made: Made) -> None:
+    name, uuid, path = made.define()
+    rig.hypervisor.start_pool(rig.source, uuid, build=True)
+    with rig.unreadable(rig.source, path):
+        assert code_of(lambda: rig.hypervisor.refresh_pool(rig.source, name), RetryLater) == "POOL_REFRESH_FAILED"
+        assert code_of(lambda: rig.hypervisor.start_pool(rig.source, uuid), RetryLater) == "POOL_NOT_STARTED"
+        assert code_of(lambda: rig.hypervisor.refresh_pool(rig.source, name), OperatorMustFix) == "POOL_INACTIVE"
+    rig.hypervisor.start_pool(rig.source, uuid)
+    assert rig.hypervisor.refresh_pool(rig.source, name).active
+
+
 def test_autostart_comes_and_goes(rig: Rig, made: Made) -> None:
     _, uuid, _ = made.define()
     for enabled in (True, False, False):

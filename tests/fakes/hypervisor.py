@@ -35,7 +35,7 @@ from tests.fakes.domain import (
     identity,
 )
 from tests.fakes.networks import FakeNetwork, FakeNetworks
-from tests.fakes.pools import FakePool, FakePools, Shelves
+from tests.fakes.pools import FakePool, FakePools, Shelves, read_again
 from tests.fakes.post_copy import POSTCOPY_FAILED, FakePostCopy
 
 MEMORY = 64 * 1024 * 1024
@@ -225,7 +225,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def refresh_pool(self, host: str, pool: str) -> Pool:
         """See the port."""
         with self._asked("refresh_pool", host) as there:
-            return _active_pool(there, host, pool)
+            return read_again(there, host, _active_pool(there, host, pool))
 
     def find_volume(self, host: str, pool: str, name: str) -> Volume | None:
         """See the port."""

@@ -34,6 +34,8 @@ class Shelves:
     pools: dict[str, FakePool] = field(default_factory=dict)
     """By name; one that only the facts have is persistent and has a UUID made of its name."""
     directories: set[str] = field(default_factory=lambda: {"/"})
+    unreadable: set[str] = field(default_factory=set)
+    """Directories of pools that cannot be read."""
 
 
 class PoolHost(Protocol):
@@ -100,7 +102,7 @@ class FakePools(ABC):
             path = pool.target or "/"
             if build:
                 _make_directories(there, path)
-            if not _exists(there, path):
+            if not _exists(there, path) or path in there.shelves.unreadable:
                 raise RetryLater("POOL_NOT_STARTED", f"{host}: cannot open directory {path}", "")
             _replace(there, pool, replace(pool, active=True))
 
@@ -188,6 +190,14 @@ def _replace(there: PoolHost, pool: Pool, new: Pool | None) -> None:
         there.shelves.pools.pop(pool.name, None)
     else:
         there.shelves.pools[pool.name] = known
+
+
+def read_again(there: PoolHost, host: str, pool: Pool) -> Pool:
+    """What cannot be read is stopped."""
+    if pool.target in there.shelves.unreadable:
+        _replace(there, pool, replace(pool, active=False) if _known(there, pool).persistent else None)
+        raise RetryLater("POOL_REFRESH_FAILED", f"{host}: pool {pool.name} cannot be read", "")
+    return pool
 
 
 def _conflicts(pool: Pool, new: Pool) -> bool:
