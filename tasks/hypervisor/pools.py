@@ -13,10 +13,8 @@ from tasks.hypervisor.errors import message_of
 from tasks.hypervisor.storage import parse_pool, read_pools
 from tasks.model.disks import VolumeOrder
 from tasks.model.errors import OperatorMustFix, RetryLater
-from tasks.model.pools import PoolView
+from tasks.model.pools import HELPER_PREFIX, PoolView
 
-HELPER_PREFIX = "vmferry-"
-"""Names of the pools that are there for a moment only begin with it."""
 NOT_THERE = 2
 """errno: ENOENT; libvirt passes it on beside its own code."""
 

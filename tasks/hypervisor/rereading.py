@@ -16,11 +16,10 @@ import libvirt
 from tasks.hypervisor.connection import Connection, is_alive
 from tasks.hypervisor.errors import message_of
 from tasks.model.errors import OperatorMustFix, RetryLater
+from tasks.model.pools import PASSING_PREFIXES
 
 PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.4)
 """Between attempts, in seconds: at once, for others see the pool stopped meanwhile, and whatever it was has to end."""
-OWN = ("vmferry.", "vmferry-")
-"""How the names of pools begin that migrations make for a while: whoever needs one makes it again."""
 ENDED = {libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_OPERATION_INVALID}
 """What libvirt says of a pool that somebody else has stopped, or is just starting: it was not read."""
 
@@ -46,7 +45,8 @@ def read_again(connection: Connection, host: str, pool: Any) -> Any:
         libvirt.libvirtError: ``VIR_ERR_NO_STORAGE_POOL``: somebody has ended it, and it was not defined.
     """
     name, ours = pool.name(), False
-    xml = "" if pool.isPersistent() or name.startswith(OWN) else pool.XMLDesc()
+    # What vmferry makes for a while is made again by whoever needs it.
+    xml = "" if pool.isPersistent() or name.startswith(PASSING_PREFIXES) else pool.XMLDesc()
     for pause_s in (*PAUSES_S, None):
         try:
             return _start(connection, name, xml) if ours else _read(pool)

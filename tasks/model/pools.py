@@ -9,6 +9,13 @@ from typing import Protocol
 from tasks.model.frozen import Frozen
 from tasks.model.host import Pool
 
+WINDOW_PREFIX = "vmferry."
+"""Pools of this name are windows, whoever's: they may be ended at any moment. Others are there to stay."""
+HELPER_PREFIX = "vmferry-"
+"""Names of the pools that are there for a moment only begin with it."""
+PASSING_PREFIXES = (WINDOW_PREFIX, HELPER_PREFIX)
+"""How the names of all pools begin that vmferry makes for a while."""
+
 
 class PoolAction(StrEnum):
     """What *prepare* does with the destination's pool."""

@@ -9,13 +9,12 @@ from tasks.model.cordon import Cordon
 from tasks.model.domain import DomainView
 from tasks.model.drain import DrainRecord, DrainRequest, DrainVm, Fate
 from tasks.model.host import HostFacts, Pool
+from tasks.model.pools import PASSING_PREFIXES
 from tasks.model.request import MigrationRequest
 from tasks.model.run import RunRecord, State
 from tasks.planning.groups import NO_GROUPS, Membership, homes_at, rivals_at
 from tasks.planning.placement import Guest, Site
 
-OBJECT_PREFIXES = ("vmferry.", "vmferry-")
-"""Names of the pools that vmferry makes for a while begin so."""
 MIB_KIB = 1024
 
 
@@ -171,7 +170,7 @@ def what_is_left(
     left += [
         f"{view.name} is shut off and would be started at boot" for view in views if not view.active and view.autostart
     ]
-    left += [f"pool {pool.name} is left of a migration" for pool in pools if pool.name.startswith(OBJECT_PREFIXES)]
+    left += [f"pool {pool.name} is left of a migration" for pool in pools if pool.name.startswith(PASSING_PREFIXES)]
     unsettled = [run for run in runs if is_unsettled(run) and host in (run.source, run.destination)]
     left += [f"migration {run.id} of {run.vm} is {run.state}" for run in unsettled]
     ran = {vm.uuid for vm in vms if vm.active and vm.fate is Fate.FAILED}

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import hashlib
 
+from tasks.model.pools import WINDOW_PREFIX
 from tasks.model.run import JournalEntry, JournalKind
 from tasks.steps.run import StepRun
 from tasks.steps.verdict import Waits
-
-PREFIX = "vmferry."
-"""Pools of this name are windows, whoever's: they may be ended at any moment. Others are there to stay."""
 
 
 def open_window(run: StepRun, host: str, directory: str, *, build: bool = False) -> str:
@@ -26,7 +24,7 @@ def open_window(run: StepRun, host: str, directory: str, *, build: bool = False)
         Waits: it is just being ended by another migration.
     """
     there = run.hypervisor.find_pool_at(host, directory)
-    if there is not None and not there.startswith(PREFIX):
+    if there is not None and not there.startswith(WINDOW_PREFIX):
         return there
     name = there or window_name(directory)
     earlier = run.intent("window", host, name)
@@ -38,7 +36,7 @@ def open_window(run: StepRun, host: str, directory: str, *, build: bool = False)
 
 def window_name(directory: str) -> str:
     """The same for all migrations, and another one for each directory."""
-    return f"{PREFIX}window.{hashlib.sha256(directory.encode()).hexdigest()[:8]}"
+    return f"{WINDOW_PREFIX}window.{hashlib.sha256(directory.encode()).hexdigest()[:8]}"
 
 
 def reopen_windows(run: StepRun, name: str | None = None) -> None:

@@ -225,7 +225,7 @@ class FakeHypervisor(FakePools, FakeNetworks, FakePostCopy):
     def refresh_pool(self, host: str, pool: str) -> Pool:
         """See the port."""
         with self._asked("refresh_pool", host) as there:
-            return read_again(there, host, _active_pool(there, host, pool))
+            return _active_pool(there, host, pool)
 
     def find_volume(self, host: str, pool: str, name: str) -> Volume | None:
         """See the port."""
@@ -729,7 +729,7 @@ def _active_pool(there: FakeHost, host: str, name: str) -> Pool:
         raise OperatorMustFix("NO_STORAGE_POOL", f"{host}: no pool {name}", "")
     if not pool.active:
         raise OperatorMustFix("POOL_INACTIVE", f"{host}: pool {name} is not active", "")
-    return pool
+    return read_again(there, host, pool)
 
 
 def _drop_save(there: FakeHost, domain: FakeDomain) -> None:
